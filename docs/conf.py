@@ -21,6 +21,8 @@ myst_heading_anchors = 4
 smartquotes = False
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"conchrec {__version__}"
 html_copy_source = False
 html_show_sourcelink = False

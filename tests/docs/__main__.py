@@ -1,7 +1,7 @@
 """The generated parts of the pages in docs/.
 
-    python -m tests.docs             write them again, and name the pages that changed
-    python -m tests.docs --check     change nothing, and exit with 1 if a page is out of date
+python -m tests.docs             write them again, and name the pages that changed
+python -m tests.docs --check     change nothing, and exit with 1 if a page is out of date
 """
 
 from __future__ import annotations

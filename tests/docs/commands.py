@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import itertools
+import textwrap
+from collections.abc import Iterable, Iterator
 
 from conchrec.cli.main import _parser
 from conchrec.proxy.commands.catalogue import COMMANDS
@@ -50,28 +52,47 @@ def _subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.Arg
 
 def _command(parser: argparse.ArgumentParser, help_text: str, level: str) -> str:
     parts = [f"{level} `{parser.prog}`\n", f"{_sentence(help_text)}\n"]
-    if not list(_subcommands(parser)):
-        parts.append(f"```text\n{_usage(parser)}\n```\n")
-        parts += [markdown.wrap(markdown.escape(parser.description)) + "\n"] if parser.description else []
-        described = [action for action in _own(parser) if action.help]
-        if described:
-            parts.append("".join(map(_argument, described)))
-        parts += [markdown.from_docstring(parser.epilog)] if parser.epilog else []
+    if list(_subcommands(parser)):
+        parts.append(_text(parser.description))
+    else:
+        parts += [f"```text\n{_usage(parser)}\n```\n", _text(parser.description)]
+        parts.append("".join(_argument(action) for action in _own(parser) if action.help))
+    parts.append(_text(parser.epilog))
+    return "\n".join(part for part in parts if part)
+
+
+def _text(text: str | None) -> str:
+    """A description as it stands in the help: indented lines are a block, the others paragraphs."""
+    parts = []
+    for indented, group in itertools.groupby((text or "").splitlines(), key=_is_indented):
+        lines = "\n".join(group)
+        if indented:
+            parts.append(f"```text\n{textwrap.dedent(lines).strip()}\n```\n")
+        elif lines.strip():
+            parts.append(markdown.from_docstring(markdown.escape(lines)))
     return "\n".join(parts)
+
+
+def _is_indented(line: str) -> bool:
+    return line.startswith("  ")
 
 
 def _own(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     return [action for action in parser._actions if action.dest not in _COMMON]
 
 
-def _sentence(text: str) -> str:
+def _sentence(text: str, *, values: Iterable[str] = ()) -> str:
+    """With a capital at its beginning, unless it begins with one of the values, and a full stop."""
     text = markdown.escape(text.replace("%%", "%"))
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "?")) else ".")
+    if text.partition(" ")[0].rstrip(":,") not in values:
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def _argument(action: argparse.Action) -> str:
     names = ", ".join(markdown.code(_with_value(name, action)) for name in action.option_strings)
-    return markdown.item(f"{names or markdown.code(_value(action))}: {_sentence(action.help or '')}")
+    text = _sentence(action.help or "", values=map(str, action.choices or ()))
+    return markdown.item(f"{names or markdown.code(_value(action))}: {text}")
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:

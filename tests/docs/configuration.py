@@ -284,11 +284,15 @@ def _required() -> frozenset[str]:
 # -- the page
 
 
+def contents() -> str:
+    """Links to all sections."""
+    return markdown.contents(map(_heading, sections()))
+
+
 def page() -> str:
     """All settings, section by section."""
-    by_section = sections()
-    parts = [markdown.contents(map(_heading, by_section))]
-    for section, group in by_section.items():
+    parts = []
+    for section, group in sections().items():
         parts.append(f"## {_heading(section)}\n")
         if section is not None:
             parts.append(_description(section))

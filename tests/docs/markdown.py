@@ -37,7 +37,7 @@ def item(text: str) -> str:
 
 def from_docstring(docstring: str) -> str:
     """A docstring as paragraphs of Markdown: ````code```` in double backquotes becomes `code`."""
-    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(docstring).replace("``", "`"))
+    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(docstring).strip().replace("``", "`"))
     return "\n\n".join(wrap(paragraph) for paragraph in paragraphs) + "\n"
 
 

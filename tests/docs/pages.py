@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 GENERATORS: Mapping[str, Callable[[], str]] = {
+    "configuration-contents": configuration.contents,
     "configuration": configuration.page,
     "audit-events": audit_events.page,
     "commands": commands.page,
