@@ -164,7 +164,7 @@ class TargetRule:
     Example: 10.0.0.5
     """
     port: int | None = field(default=None, metadata={"most": MAX_PORT})
-    """The port to connect to if the user names none, or names 22.
+    """The port to connect to if the user names none, or names 22. The default is 22.
 
     Example: 2222
     """
@@ -179,7 +179,7 @@ class TargetRule:
     Example: legacy
     """
     upstream_auth: tuple[UpstreamAuth, ...] | None = None
-    """How to log in at these targets, instead of the general `upstream_auth`.
+    """How to log in at these targets. The default is the general `upstream_auth`.
 
     Example: [prompt]
     """
@@ -189,13 +189,13 @@ class TargetRule:
     Example: [/etc/ssh/ssh_known_hosts]
     """
     check_host_keys: bool | None = None
-    """Whether host keys are checked at these targets, instead of the general `proxy_checks_host_keys`.
+    """Whether host keys are checked at these targets. The default is `proxy_checks_host_keys`.
 
     Example: yes
     """
     record: Record | None = None
     """What happens if a session at these targets cannot be recorded. The stricter of this and the role's
-    `record` counts.
+    `record` counts; the default is the role's.
 
     Example: strict
     """
@@ -324,7 +324,8 @@ class Audit:
     Example: /var/log/conchrec/audit.jsonl
     """
     syslog: Path | None = None
-    """Whether each event also goes to syslog: `no`, `yes` (to /dev/log), or the path of a socket.
+    """Whether each event also goes to syslog: `no` (the default), `yes` (to /dev/log), or the path of a
+    socket.
 
     Type: `no`, `yes` or a path
     Example: yes
