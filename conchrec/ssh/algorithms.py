@@ -66,7 +66,7 @@ LEGACY = replace(
 )
 #: ``Algorithms.bulk`` on a processor with AES instructions.
 BULK = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
-#: Algorithms that only ``LEGACY`` has. Their use is reported to the user.
+#: Algorithms that only ``LEGACY`` has. Their use is logged as a warning.
 WEAK = (
     frozenset(LEGACY.kex + LEGACY.ciphers + LEGACY.macs)
     - frozenset(UPSTREAM.kex + UPSTREAM.ciphers + UPSTREAM.macs)

@@ -13,7 +13,8 @@ from twisted.conch.ssh.service import SSHService
 
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
-from conchrec.ssh.wire import string, uint32
+from conchrec.ssh.wire import Reader, Truncated, string, uint32
+from conchrec.text import decode_text
 
 REQUEST = 50
 FAILURE = 51
@@ -29,6 +30,8 @@ INFO_RESPONSE = 61
 LAST_USERAUTH = 79
 LAST_CONNECTION = 127
 
+#: The maximum number of questions in one message.
+MAX_QUESTIONS = 32
 #: The maximum length of a user name, in bytes.
 MAX_USER = 512
 
@@ -122,9 +125,33 @@ def info_request(challenge: Challenge) -> bytes:
     )
 
 
+def parse_info_request(payload: bytes) -> Challenge:
+    """Parse INFO_REQUEST; ``info_request`` has its layout. Raises RemoteViolation."""
+    r = Reader(payload)
+    name, instruction = decode_text(r.string()), decode_text(r.string())
+    r.string()
+    count = r.uint32()
+    if count > MAX_QUESTIONS:
+        raise RemoteViolation(f"too many questions in one message: the limit is {MAX_QUESTIONS}")
+    prompts = tuple(Prompt(text=decode_text(r.string()), echo=r.boolean()) for _ in range(count))
+    r.end()
+    return Challenge(name=name, instruction=instruction, prompts=prompts)
+
+
 def info_response(answers: tuple[str, ...]) -> bytes:
     """Encode INFO_RESPONSE (RFC 4256 section 3.4): ``uint32 count``, then ``string answer`` repeated."""
     return uint32(len(answers)) + b"".join(string(answer.encode()) for answer in answers)
+
+
+def parse_info_response(payload: bytes) -> tuple[bytes, ...]:
+    """Parse INFO_RESPONSE; ``info_response`` has its layout. Raises RemoteViolation."""
+    r = Reader(payload)
+    count = r.uint32()
+    if count > len(payload) // 4:
+        raise Truncated("the message is truncated")
+    answers = tuple(r.string() for _ in range(count))
+    r.end()
+    return answers
 
 
 def parse_user_name(raw: bytes) -> str:

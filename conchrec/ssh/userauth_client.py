@@ -25,7 +25,7 @@ from conchrec.ssh.certificate import decode, key_type_of, plain_type
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.signers import Accepted, Signer
 from conchrec.ssh.wire import Reader, string
-from conchrec.text import decode_text, one_line
+from conchrec.text import one_line
 
 _log = Logger()
 T = TypeVar("T")
@@ -37,8 +37,6 @@ MAX_SIGNERS = 100
 #: The maximum number of successive methods, and of messages with questions.
 MAX_STEPS = 10
 MAX_CHALLENGES = 50
-#: The maximum number of questions in one message.
-MAX_QUESTIONS = 32
 #: The number of attempts that a person has (OpenSSH's NumberOfPasswordPrompts).
 MAX_PROMPTS = 3
 
@@ -416,7 +414,7 @@ class UserAuthClient(SSHService):
                     f"too many questions in one login: the limit is {MAX_CHALLENGES} messages",
                     code=ReasonCode.TOO_MANY_MESSAGES,
                 )
-            answers = await self._ask_user(prompter, _parse_challenge(reply.payload))
+            answers = await self._ask_user(prompter, u.parse_info_request(reply.payload))
             reply = await self._send(
                 u.info_response(answers), u.SUCCESS, u.INFO_REQUEST, number=u.INFO_RESPONSE
             )
@@ -479,16 +477,3 @@ def _check_pk_ok(payload: bytes, blob: bytes) -> None:
     if r.string() != blob:
         raise RemoteViolation("PK_OK for a key that was not offered")
     r.end()
-
-
-def _parse_challenge(payload: bytes) -> u.Challenge:
-    """Parse INFO_REQUEST; ``userauth.info_request`` has its layout."""
-    r = Reader(payload)
-    name, instruction = decode_text(r.string()), decode_text(r.string())
-    r.string()
-    count = r.uint32()
-    if count > MAX_QUESTIONS:
-        raise RemoteViolation(f"too many questions in one message: the limit is {MAX_QUESTIONS}")
-    prompts = tuple(u.Prompt(text=decode_text(r.string()), echo=r.boolean()) for _ in range(count))
-    r.end()
-    return u.Challenge(name=name, instruction=instruction, prompts=prompts)

@@ -28,7 +28,7 @@ from conchrec.ssh.certificate import fingerprint
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.timers import PausableTimer
-from conchrec.ssh.wire import Reader, Truncated, names, string
+from conchrec.ssh.wire import Reader, names, string
 from conchrec.text import decode_text, one_line
 
 _log = Logger()
@@ -345,22 +345,17 @@ class UserAuthServer(SSHService):
             self._login_timer.pause()
 
     def _handle_response(self, payload: bytes) -> None:
-        """INFO_RESPONSE: ``uint32 count``, then ``string answer`` repeated (RFC 4256 section 3.4)"""
+        """Handle INFO_RESPONSE (RFC 4256 section 3.4)."""
         self._count_request()
-        r = Reader(payload)
-        count = r.uint32()
-        if count > len(payload) // 4:
-            raise Truncated("the message is truncated")
-        raw = tuple(r.string() for _ in range(count))
-        r.end()
+        raw = u.parse_info_response(payload)
         waiting, self._answers = self._answers, None
         if waiting is None:
             raise RemoteViolation("INFO_RESPONSE without a question")
-        if count != self._prompt_count:
+        if len(raw) != self._prompt_count:
             waiting.errback(
                 AccessDenied(
                     "Permission denied",
-                    f"{count} answers to {self._prompt_count} questions",
+                    f"{len(raw)} answers to {self._prompt_count} questions",
                     code=ReasonCode.ANSWERS_MALFORMED,
                 )
             )
