@@ -76,7 +76,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bbe it\b", "whether"),
 )
 
-#: Names that say what happened to a value instead of what it is, and metaphors.
+#: Words that are no name by themselves: they say what happened to a value, or nothing, and not what it is.
 WORDS_OF_NO_NAME = frozenset(
     [
         "asked",
@@ -90,18 +90,8 @@ WORDS_OF_NO_NAME = frozenset(
         "beside",
         "led",
         "said",
-        "known_before",
-        "door",
-        "way",
-        "ways",
         "place",
         "places",
-        "visit",
-        "visits",
-        "valve",
-        "shelf",
-        "looking",
-        "judging",
         "thing",
         "things",
         "stuff",
@@ -114,7 +104,6 @@ NOUNS_IN_ING = frozenset(
         "accounting",
         "backing",
         "binding",
-        "blessing",
         "building",
         "ceiling",
         "coding",
@@ -130,7 +119,6 @@ NOUNS_IN_ING = frozenset(
         "heading",
         "hashing",
         "indexing",
-        "king",
         "landing",
         "limiting",
         "listing",
@@ -160,11 +148,9 @@ NOUNS_IN_ING = frozenset(
         "setting",
         "settings",
         "signing",
-        "sing",
         "sizing",
         "spacing",
         "spelling",
-        "sting",
         "string",
         "testing",
         "thing",
@@ -173,7 +159,6 @@ NOUNS_IN_ING = frozenset(
         "training",
         "typing",
         "warning",
-        "wing",
         "writing",
     ]
 )
@@ -181,6 +166,7 @@ NOUNS_IN_ING = frozenset(
 ADJECTIVES_IN_ING = frozenset(["pending", "remaining", "missing", "existing", "matching"])
 #: Names that a format fixes, and the file that has them: ``found`` is a member of ``evidence.tampered``.
 NAMES_OF_FORMATS = {"found": "conchrec/audit/events.py"}
+#: Words that no name has, not even as a part.
 METAPHORS = frozenset(
     [
         "door",
@@ -279,19 +265,16 @@ def name_finding(kind: str, name: str, place: str) -> Finding | None:
     words = name_words(name)
     if not words:
         return None
-    if kind == "variable":
-        if len(words) == 1 and words[0] in WORDS_OF_NO_NAME:
-            return Finding(place=place, text=name, advice="name what the value is: request, reason, session")
-        return None
-    head = words[0] if kind == "function" else words[-1]
-    nouns = NOUNS_IN_ING | ADJECTIVES_IN_ING
-    if head.endswith("ing") and head not in nouns:
-        return Finding(place=place, text=name, advice=NO_PARTICIPLE[kind])
-    if any(word in METAPHORS for word in words):
-        return Finding(place=place, text=name, advice="no metaphors: use the field's term")
-    if len(words) == 1 and words[0] in WORDS_OF_NO_NAME:
-        return Finding(place=place, text=name, advice=f"name what the {kind} is or does")
-    return None
+    advice = ""
+    if len(words) == 1 and words[0] in WORDS_OF_NO_NAME | METAPHORS:
+        advice = f"name what the {kind} {'does' if kind == 'function' else 'is'}"
+    elif kind != "variable":
+        head = words[0] if kind == "function" else words[-1]
+        if head.endswith("ing") and head not in NOUNS_IN_ING | ADJECTIVES_IN_ING:
+            advice = NO_PARTICIPLE[kind]
+        elif METAPHORS.intersection(words):
+            advice = "no metaphors: use the field's term"
+    return Finding(place=place, text=name, advice=advice) if advice else None
 
 
 def variable_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
