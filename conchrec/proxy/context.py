@@ -36,12 +36,12 @@ from conchrec.threads import InThread
 _log = Logger()
 
 #: For how long a target that rejected a certificate of our CA is offered no other one.
-UNTRUSTING_TIME = timedelta(minutes=5)
+REJECTION_TIME = timedelta(minutes=5)
 #: The most targets that are remembered.
-UNTRUSTING_MOST = 4096
+REJECTIONS_MOST = 4096
 
 
-class UntrustingTargets:
+class CertificateRejections:
     """Targets, each with a login, that rejected a certificate of our user CA in the last minutes."""
 
     def __init__(self, clock: Clock) -> None:
@@ -50,8 +50,8 @@ class UntrustingTargets:
 
     def add(self, target: Target, login: str) -> None:
         """Remember a target that rejected our certificate just now."""
-        self._until[target, login] = self._clock.seconds() + UNTRUSTING_TIME.total_seconds()
-        while len(self._until) > UNTRUSTING_MOST:
+        self._until[target, login] = self._clock.seconds() + REJECTION_TIME.total_seconds()
+        while len(self._until) > REJECTIONS_MOST:
             self._until.popitem(last=False)
 
     def contains(self, target: Target, login: str) -> bool:
@@ -100,7 +100,7 @@ class Services:
     started: datetime
     #: The names in the host certificate of the proxy itself.
     outer_names: tuple[str, ...]
-    untrusting_targets: UntrustingTargets
+    certificate_rejections: CertificateRejections
     approvals: Approvals
     bandwidth: Bandwidth
     disks: Disks

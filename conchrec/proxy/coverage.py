@@ -91,7 +91,7 @@ TABLE: tuple[CoverageRow, ...] = (
 )  # fmt: skip
 
 
-class Fate(Enum):
+class Treatment(Enum):
     """How the bytes of a field are treated."""
 
     RECORDED = "recorded"
@@ -100,11 +100,11 @@ class Fate(Enum):
     AUDITED = "audited"
 
 
-FATES = {
-    Fate.RECORDED: "the value is in the recording (cast or manifest)",
-    Fate.DIGESTED: "the hash in the manifest's `control` covers the value, and its size is limited",
-    Fate.CONSTANT: "the same bytes are always forwarded, regardless of what was sent",
-    Fate.AUDITED: "the value is in the audit log",
+TREATMENTS = {
+    Treatment.RECORDED: "the value is in the recording (cast or manifest)",
+    Treatment.DIGESTED: "the hash in the manifest's `control` covers the value, and its size is limited",
+    Treatment.CONSTANT: "the same bytes are always forwarded, regardless of what was sent",
+    Treatment.AUDITED: "the value is in the audit log",
 }
 
 
@@ -119,37 +119,40 @@ class FieldRow:
     group: str
     message: str
     field: str
-    fate: Fate
+    treatment: Treatment
     where: str
 
 
-def _rows(group: str, message: str, /, **fields: tuple[Fate, str]) -> tuple[FieldRow, ...]:
+def _rows(group: str, message: str, /, **fields: tuple[Treatment, str]) -> tuple[FieldRow, ...]:
     return tuple(
-        FieldRow(group=group, message=message, field=field, fate=fate, where=where)
-        for field, (fate, where) in fields.items()
+        FieldRow(group=group, message=message, field=field, treatment=treatment, where=where)
+        for field, (treatment, where) in fields.items()
     )
 
 
-_CONTROL = (Fate.DIGESTED, "manifest: control")
-_EMPTY = (Fate.CONSTANT, "empty")
-_PORT = (Fate.AUDITED, "port: destination")
-_ORIGIN = (Fate.AUDITED, "port: origin")
-_STATUS = (Fate.RECORDED, "cast: exit status; manifest: exit")
+_CONTROL = (Treatment.DIGESTED, "manifest: control")
+_EMPTY = (Treatment.CONSTANT, "empty")
+_PORT = (Treatment.AUDITED, "port: destination")
+_ORIGIN = (Treatment.AUDITED, "port: origin")
+_STATUS = (Treatment.RECORDED, "cast: exit status; manifest: exit")
 
 #: The fields of messages on session channels, of requests to open any channel, and of global requests. Data
 #: and windows of forwards are not here: data is counted, and not recorded.
 FIELDS: tuple[FieldRow, ...] = (
     *_rows("message", "SSH_MSG_CHANNEL_WINDOW_ADJUST", bytes=_CONTROL),
-    *_rows("message", "SSH_MSG_CHANNEL_DATA", data=(Fate.RECORDED, "cast; counted and hashed: manifest")),
+    *_rows(
+        "message", "SSH_MSG_CHANNEL_DATA",
+        data=(Treatment.RECORDED, "cast; counted and hashed: manifest"),
+    ),
     *_rows(
         "message", "SSH_MSG_CHANNEL_EXTENDED_DATA",
-        type=(Fate.CONSTANT, "1, and only from the target"), data=(Fate.RECORDED, "cast"),
+        type=(Treatment.CONSTANT, "1, and only from the target"), data=(Treatment.RECORDED, "cast"),
     ),
     *_rows(
         "request of the user", "pty-req",
-        term=(Fate.RECORDED, "cast: header; manifest: pty"),
-        columns=(Fate.RECORDED, "cast: header; manifest: pty"),
-        rows=(Fate.RECORDED, "cast: header; manifest: pty"),
+        term=(Treatment.RECORDED, "cast: header; manifest: pty"),
+        columns=(Treatment.RECORDED, "cast: header; manifest: pty"),
+        rows=(Treatment.RECORDED, "cast: header; manifest: pty"),
         width_px=_CONTROL, height_px=_CONTROL, modes=_CONTROL,
     ),
     *_rows(
@@ -158,27 +161,27 @@ FIELDS: tuple[FieldRow, ...] = (
     ),
     *_rows(
         "request of the user", "env",
-        name=(Fate.RECORDED, "cast: header"),
-        value=(Fate.RECORDED, "cast: header; beyond 4 KiB its size and SHA-256"),
+        name=(Treatment.RECORDED, "cast: header"),
+        value=(Treatment.RECORDED, "cast: header; beyond 4 KiB its size and SHA-256"),
     ),
     *_rows(
         "request of the user", "exec",
-        command=(Fate.RECORDED, "cast: header; manifest: command; beyond 16 KiB its SHA-256"),
+        command=(Treatment.RECORDED, "cast: header; manifest: command; beyond 16 KiB its SHA-256"),
     ),
-    *_rows("request of the user", "subsystem", name=(Fate.RECORDED, "cast: header; manifest: command")),
+    *_rows("request of the user", "subsystem", name=(Treatment.RECORDED, "cast: header; manifest: command")),
     *_rows(
         "request of the user", "window-change",
-        columns=(Fate.RECORDED, "cast: resize"), rows=(Fate.RECORDED, "cast: resize"),
+        columns=(Treatment.RECORDED, "cast: resize"), rows=(Treatment.RECORDED, "cast: resize"),
         width_px=_CONTROL, height_px=_CONTROL,
     ),
-    *_rows("request of the user", "signal", signal=(Fate.AUDITED, "signal: name")),
+    *_rows("request of the user", "signal", signal=(Treatment.AUDITED, "signal: name")),
     *_rows("request of the user", "break", length=_CONTROL),
     *_rows("request of the user", "xon-xoff", client_can_do=_CONTROL),
     *_rows("request of the target", "exit-status", status=_STATUS),
     *_rows(
         "request of the target", "exit-signal",
-        signal=(Fate.RECORDED, "cast: a marker; manifest: exit"),
-        core_dumped=_CONTROL, message=(Fate.RECORDED, "cast: a marker"), language=_EMPTY,
+        signal=(Treatment.RECORDED, "cast: a marker; manifest: exit"),
+        core_dumped=_CONTROL, message=(Treatment.RECORDED, "cast: a marker"), language=_EMPTY,
     ),
     *_rows("request of the target", "xon-xoff", client_can_do=_CONTROL),
     *_rows(
@@ -189,24 +192,26 @@ FIELDS: tuple[FieldRow, ...] = (
     ),
     *_rows(
         "open", "direct-streamlocal@openssh.com",
-        path=_PORT, reserved=_EMPTY, reserved_number=(Fate.CONSTANT, "0"),
+        path=_PORT, reserved=_EMPTY, reserved_number=(Treatment.CONSTANT, "0"),
     ),
     *_rows("open", "forwarded-streamlocal@openssh.com", path=_PORT, reserved=_EMPTY),
     *_rows(
         "open", "x11",
-        originator=(Fate.AUDITED, "x11-forward: origin"),
-        originator_port=(Fate.AUDITED, "x11-forward: origin"),
+        originator=(Treatment.AUDITED, "x11-forward: origin"),
+        originator_port=(Treatment.AUDITED, "x11-forward: origin"),
     ),
     *_rows("global request", "tcpip-forward", address=_PORT, port=_PORT),
     *_rows("global request", "cancel-tcpip-forward", address=_PORT, port=_PORT),
     *_rows("global request", "streamlocal-forward@openssh.com", path=_PORT),
     *_rows("global request", "cancel-streamlocal-forward@openssh.com", path=_PORT),
     *_rows("global reply", "tcpip-forward", port=_PORT),
-    *_rows("open failure", "any", code=(Fate.AUDITED, "port: reason"), text=(Fate.AUDITED, "port: reason"),
-           language=_EMPTY),
+    *_rows(
+        "open failure", "any",
+        code=(Treatment.AUDITED, "port: reason"), text=(Treatment.AUDITED, "port: reason"), language=_EMPTY,
+    ),
     *_rows(
         "unknown request", "any",
-        name=(Fate.AUDITED, "request.unknown: request"),
-        data=(Fate.AUDITED, "request.unknown: size, sha256; at most 4 KiB"),
+        name=(Treatment.AUDITED, "request.unknown: request"),
+        data=(Treatment.AUDITED, "request.unknown: size, sha256; at most 4 KiB"),
     ),
 )  # fmt: skip

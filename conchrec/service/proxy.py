@@ -27,7 +27,7 @@ from conchrec.keys import SIGNING_KEY, open_authority, open_signer, public_signi
 from conchrec.ownership import act_as, foreign_owner
 from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.commands.reading_queue import ReadingQueue
-from conchrec.proxy.context import ProxyContext, Services, UntrustingTargets
+from conchrec.proxy.context import CertificateRejections, ProxyContext, Services
 from conchrec.proxy.dial import resolver
 from conchrec.proxy.dial.bandwidth import Bandwidth
 from conchrec.proxy.dial.dialer import Dialer
@@ -148,7 +148,7 @@ class Proxy(MultiService):
             reading=ReadingQueue(reactor, self._pools.read_recordings).run,
             started=now(),
             outer_names=outer_names(config),
-            untrusting_targets=UntrustingTargets(reactor),
+            certificate_rejections=CertificateRejections(reactor),
             approvals=Approvals(reactor),
             bandwidth=Bandwidth(reactor),
             disks=_disks(config),

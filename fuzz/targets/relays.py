@@ -150,16 +150,16 @@ class Between:
             opening.refuse(UNKNOWN_CHANNEL_TYPE, "")
             return
         session = Session(
-            self._access, opening, inner_settled=lambda: None, over=self._ended, relayed=lambda: None
+            self._access, opening, inner_settled=lambda: None, on_end=self._ended, on_granted=lambda: None
         )
         turn = len(self._sessions) % 3
         self._sessions.append(session)
         # The first is confirmed before the target's channel is there, the second after it, the third
         # waits for a target that never comes.
         if turn != 1:
-            session.wait()
+            session.confirm_early()
         if turn != 2:
-            session.go(self._target)
+            session.open_target(self._target)
 
     def global_requested(self, request: IncomingRequest) -> None:
         self._target.request(request.name, request.extra, request.reply)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conchrec.proxy.coverage import FATES, FIELDS, TABLE, CoverageRow
+from conchrec.proxy.coverage import FIELDS, TABLE, TREATMENTS, CoverageRow
 from conchrec.recording.format.coverage import MEANINGS
 from tests.docs import markdown
 
@@ -23,10 +23,12 @@ def _request(row: CoverageRow) -> tuple[str, ...]:
 
 def fields() -> str:
     """What becomes of each field of each message, and what the words for that mean."""
-    meanings = "".join(markdown.item(f"*{fate.value}*: {meaning}.") for fate, meaning in FATES.items())
+    meanings = "".join(
+        markdown.item(f"*{treatment.value}*: {meaning}.") for treatment, meaning in TREATMENTS.items()
+    )
     table = markdown.table(
         ("message", "name", "field", "treatment", "where"),
-        ((row.group, f"`{row.message}`", row.field, row.fate.value, row.where) for row in FIELDS),
+        ((row.group, f"`{row.message}`", row.field, row.treatment.value, row.where) for row in FIELDS),
     )
     return f"{meanings}\n{table}"
 

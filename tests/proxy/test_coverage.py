@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conchrec.proxy.coverage import FIELDS, Fate
+from conchrec.proxy.coverage import FIELDS, Treatment
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.message_layouts import FieldType
@@ -45,5 +45,5 @@ def test_lists_dropped_fields_as_constant() -> None:
         for field in layout
         if field.type in (FieldType.DROPPED_STRING, FieldType.DROPPED_UINT32)
     }
-    constant = {(row.group, row.message, row.field) for row in FIELDS if row.fate is Fate.CONSTANT}
+    constant = {(row.group, row.message, row.field) for row in FIELDS if row.treatment is Treatment.CONSTANT}
     assert dropped <= constant

@@ -314,7 +314,7 @@ class Relayed:
             self.far.pair.pump()
 
     def dial(self, sync: Callable[[], Deferred[None]] | None = None) -> Channel:
-        self.relay.dial(self._far.client, sync)
+        self.relay.open_far(self._far.client, sync)
         self.pump()
         opening = self._far.server_handler.openings[-1]
         opening.confirm(self.target, 3000, 1000)
@@ -352,7 +352,7 @@ def test_delivers_relayed_session(chunk: int, gated: bool, rekey: bool) -> None:
 def test_delivers_relayed_session_when_target_is_late(chunk: int) -> None:
     """Messages before the target's confirmation are forwarded first, in order."""
     stage = Relayed(chunk)
-    stage.relay.early()
+    stage.relay.confirm_early()
     stage.pump()
     stage.channel.send(m.CHANNEL_REQUEST, request_body(b"env", False, string(b"LANG") + string(b"C")))
     stage.channel.send(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"cat")))

@@ -24,7 +24,7 @@ from conchrec.disk_space import Disks
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource, UserAgents
 from conchrec.proxy.approvals import Approvals
-from conchrec.proxy.context import ProxyContext, Services, Settings, UntrustingTargets
+from conchrec.proxy.context import CertificateRejections, ProxyContext, Services, Settings
 from conchrec.proxy.dial.bandwidth import Bandwidth
 from conchrec.proxy.dial.dialer import Dialer
 from conchrec.proxy.target_access import Destination, OneTimeProof, Origin, TargetAccess
@@ -128,7 +128,7 @@ def memory_context(
         reading=lambda user, work: execute(work),
         started=now(),
         outer_names=("proxy",),
-        untrusting_targets=UntrustingTargets(clock),
+        certificate_rejections=CertificateRejections(clock),
         approvals=Approvals(clock),
         bandwidth=Bandwidth(clock),
         disks=Disks(()),

@@ -55,11 +55,11 @@ class ForwardedAgent:
         opening: IncomingOpen,
         binding: SessionBinding | None,
         *,
-        over: Callable[[ForwardedAgent], None],
+        on_end: Callable[[ForwardedAgent], None],
     ) -> None:
         """``binding`` belongs to the connection to the target; None if that has ended."""
         self._access = access
-        self._over = over
+        self._on_end = on_end
         self._has_ended = False
         self._opening = opening
         self._binding = binding
@@ -103,7 +103,7 @@ class ForwardedAgent:
         self._close()
 
     def _refused(self, failure: Failure) -> None:
-        self._over(self)
+        self._on_end(self)
         error = failure.value
         why = error.public if isinstance(error, ConchrecError) else INTERNAL_ERROR
         if self._client is not None:
@@ -184,7 +184,7 @@ class ForwardedAgent:
 
     def stream_closed(self) -> None:
         """Close the connection to the agent."""
-        self._over(self)
+        self._on_end(self)
         if self._client is not None:
             self._client.close()
 

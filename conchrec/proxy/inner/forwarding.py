@@ -80,7 +80,7 @@ class Forwards:
             self._access, opening, kind, destination, origin, user_is_near=True, live=self._live
         )
         self._upstream.when_ready().addCallbacks(
-            lambda connection: forward.relay.dial(connection),
+            lambda connection: forward.relay.open_far(connection),
             lambda failure: _fail(opening, failure),
         )
 
@@ -113,14 +113,14 @@ class Forwards:
                 forward = PortForward(
                     access, opening, FORWARDED[kind], *ends, user_is_near=False, live=self._live
                 )
-                forward.relay.dial(user)
+                forward.relay.open_far(user)
         elif kind == b"x11" and access.activity.x11_requested and options.x11_forwarding:
             if (ends := self._parse_ends(opening, "target")) is not None:
-                X11Channel(access, opening, ends[1], self._live).relay.dial(user)
+                X11Channel(access, opening, ends[1], self._live).relay.open_far(user)
         elif kind in m.AGENT_CHANNELS and access.activity.agent_requested and options.forward_agent:
             transport = self._upstream.transport
             binding = transport.session_binding if transport is not None else None
-            agent = ForwardedAgent(access, opening, binding, over=self._live.discard)
+            agent = ForwardedAgent(access, opening, binding, on_end=self._live.discard)
             self._live.add(agent)
             agent.begin()
         else:

@@ -56,7 +56,7 @@ HOST_KEY_REQUESTS = (b"hostkeys-00@openssh.com", b"hostkeys-prove-00@openssh.com
 
 
 class TargetServer:
-    """The inner connection of one user to one target. ``start`` it once; ``over`` is called at its end."""
+    """The inner connection of one user to one target. ``start`` it once; ``on_end`` is called at its end."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class TargetServer:
         *,
         identification: bytes,
         link: Link | None,
-        over: Callable[[], None],
+        on_end: Callable[[], None],
     ) -> None:
         self._access = access
         self._context = access.context
         self._services = access.services
         self._tunnel = tunnel
-        self._over = over
+        self._on_end = on_end
         self._limits = TimeLimits(access, self.end_with_reason)
         config, requested = self._context.settings.config, access.destination.requested
         self.upstream = Upstream(
@@ -255,18 +255,20 @@ class TargetServer:
             access,
             opening,
             inner_settled=upstream.inner_settled,
-            over=self._session_over,
-            relayed=self._admission.session_relayed,
+            on_end=self._session_ended,
+            on_granted=self._admission.session_granted,
         )
         self._sessions.add(session)
         if access.denied is not None:
             session.fail(access.denied)
         elif upstream.connection is not None and upstream.state is UpstreamState.READY:
-            session.go(upstream.connection)
+            session.open_target(upstream.connection)
         else:
-            session.wait()
+            session.confirm_early()
             self._set_timer("agent", AGENT_SECONDS, upstream.inner_settled)
-            upstream.when_ready().addCallbacks(session.go, lambda failure: session.fail(_error(failure)))
+            upstream.when_ready().addCallbacks(
+                session.open_target, lambda failure: session.fail(_error(failure))
+            )
 
     def global_requested(self, request: IncomingRequest) -> None:
         """Handle a global request of the user's client."""
@@ -289,7 +291,7 @@ class TargetServer:
 
     # --- sessions
 
-    def _session_over(self, session: Session) -> None:
+    def _session_ended(self, session: Session) -> None:
         self._sessions.discard(session)
         if self._is_useless:
             self._end_soon()
@@ -356,7 +358,7 @@ class TargetServer:
         self._end()
         if self._disconnect_timer is not None and self._disconnect_timer.active():
             self._disconnect_timer.cancel()
-        self._over()
+        self._on_end()
 
     def _end(self) -> None:
         if self._has_ended:

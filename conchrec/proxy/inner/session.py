@@ -43,8 +43,8 @@ START_SECONDS = 60.0
 class Session:
     """One session; the Observer of its relay.
 
-    ``inner_settled`` is called when it is known whether the client has an agent, ``relayed`` when the target
-    granted the channel, and ``over`` once, at the end.
+    ``inner_settled`` is called when it is known whether the client has an agent, ``on_granted`` when the
+    target granted the channel, and ``on_end`` once, at the end.
     """
 
     def __init__(
@@ -53,15 +53,15 @@ class Session:
         opening: IncomingOpen,
         *,
         inner_settled: Callable[[], None],
-        over: Callable[[Session], None],
-        relayed: Callable[[], None],
+        on_end: Callable[[Session], None],
+        on_granted: Callable[[], None],
     ) -> None:
         self._access = access
         self._context = access.context
         self._clock = access.services.clock
         self._inner_settled = inner_settled
-        self._over = over
-        self._relayed = relayed
+        self._on_end = on_end
+        self._on_granted = on_granted
         self.sid = sid = new_session_id(access.services.now())
         self._refusal: ConchrecError | None = None
         self._confirmed_early = False
@@ -85,13 +85,13 @@ class Session:
 
     # --- called by the inner connection
 
-    def wait(self) -> None:
+    def confirm_early(self) -> None:
         """Confirm the channel, because the target is not connected yet: the client can send its requests."""
         if not self._confirmed_early:
             self._confirmed_early = True
-            self._relay.early()
+            self._relay.confirm_early()
 
-    def go(self, connection: Connection) -> None:
+    def open_target(self, connection: Connection) -> None:
         """Open the recording, and the channel on the connection to the target."""
         if self._relay.finished:
             return
@@ -103,7 +103,7 @@ class Session:
             return
         is_sync = self._context.settings.config.session_recording is Mode.PROXY_SYNC
         sync = self.recording.on_disk if is_sync and self.recording.recorder is not None else None
-        self._relay.dial(connection, sync)
+        self._relay.open_far(connection, sync)
 
     def fail(self, error: ConchrecError) -> None:
         """End the session before its start, and show the error as soon as the client would show it."""
@@ -114,7 +114,7 @@ class Session:
             self._relay.abort(refusals.line(error))
         else:
             self._refusal = error
-            self.wait()
+            self.confirm_early()
 
     def end(self, text: str) -> bool:
         """End the session, with ``text`` as the reason. Returns whether the client shows the reason."""
@@ -136,7 +136,7 @@ class Session:
         elif self._access.strict and self.recording.is_given_up:
             text = "this session was ended: it is not recorded, and your role now requires a recording"
             self.end(Reason(ReasonCode.RECORDING_GIVEN_UP, text))
-        elif denied := self._rules.refused_now(self._starts.current, has_pty=self._has_pty):
+        elif denied := self._rules.find_refusal(self._starts.current, has_pty=self._has_pty):
             self._context.emit(refusals.event(denied, self._who()))
             self.end(denied.public)
 
@@ -294,7 +294,7 @@ class Session:
 
     def opened(self) -> None:
         """Tell the owner that the target granted the channel."""
-        self._relayed()
+        self._on_granted()
 
     def refused(self, code: int, text: bytes) -> None:
         """Audit that the target refused the channel, and end a session that was confirmed early."""
@@ -333,7 +333,7 @@ class Session:
             self.recording.close(recorder, reason, self._emit_end)
         elif self._report.kind:
             self._emit_end(None)
-        self._over(self)
+        self._on_end(self)
 
     def _emit_end(self, closed: ClosedRecording | None) -> None:
         now = self._clock.seconds()

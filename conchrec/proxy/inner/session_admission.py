@@ -74,7 +74,7 @@ class SessionAdmission:
         self._has_no_more = True
         self._forward_no_more()
 
-    def session_relayed(self) -> None:
+    def session_granted(self) -> None:
         """Take note that the target granted a session: no-more-sessions may be forwarded now."""
         self._may_forward = True
         self._forward_no_more()

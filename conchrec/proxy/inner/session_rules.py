@@ -48,7 +48,7 @@ class SessionRules:
             self._access.emit(refusals.event(denied, self._who()))
             raise denied
 
-    def refused_now(self, start: StartRequest | None, *, has_pty: bool) -> AccessDenied | None:
+    def find_refusal(self, start: StartRequest | None, *, has_pty: bool) -> AccessDenied | None:
         """Return why the running command or its terminal is no longer allowed; None if it is allowed."""
         option = self._start_option(start) if start is not None else ""
         if not option and has_pty and not self.options.pty:

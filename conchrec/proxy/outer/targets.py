@@ -288,7 +288,7 @@ class TargetConnections:
             tunnel,
             identification=identification,
             link=link,
-            over=lambda: self._server_over(server, tunnel),
+            on_end=lambda: self._server_over(server, tunnel),
         )
         self._servers.add(server)
 

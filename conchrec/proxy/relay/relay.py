@@ -42,10 +42,19 @@ _log = Logger()
 class Relay:
     """One relayed channel, and the ChannelReceiver of its near end.
 
-    Its life: ``early`` (some sessions), ``dial``, messages, CLOSE from both ends.
+    Its life: ``confirm_early`` (some sessions), ``open_far``, messages, CLOSE from both ends.
     """
 
-    __slots__ = ("_dialled", "_early", "_finished", "_flow", "_gate", "_held_bytes", "_observer", "_opening")
+    __slots__ = (
+        "_early",
+        "_finished",
+        "_flow",
+        "_gate",
+        "_held_bytes",
+        "_is_requested",
+        "_observer",
+        "_opening",
+    )
 
     def __init__(
         self, opening: IncomingOpen, observer: Observer, held_bytes: ChannelHeldBytes | None = None
@@ -55,7 +64,7 @@ class Relay:
         self._opening = opening
         self._observer = observer
         self._early = False
-        self._dialled = False
+        self._is_requested = False
         self._finished = False
         #: None without ``proxy-sync``.
         self._gate: SyncGate | None = None
@@ -77,24 +86,24 @@ class Relay:
 
     # --- opening
 
-    def early(self) -> None:
+    def confirm_early(self) -> None:
         """Confirm a session with window 0, so that the client sends its first requests."""
         self._early = True
         self._opening.confirm(self, 0, EARLY_MAX_PACKET)
 
-    def dial(self, far: Connection, sync: Callable[[], Deferred[None]] | None = None) -> None:
+    def open_far(self, far: Connection, sync: Callable[[], Deferred[None]] | None = None) -> None:
         """Request the same channel from the far connection.
 
         With ``sync`` each message waits, after it was observed, for the Deferred that ``sync`` returns.
         Raises Malformed or Truncated if the channel's type-specific data is malformed.
         """
-        if self._finished or self._dialled:
+        if self._finished or self._is_requested:
             return
         request = self._opening.request
         extra, surplus = message_layouts.rewrite(message_layouts.CHANNEL_OPENS[request.kind], request.extra)
         if surplus:
             self._observer.dropped(m.CHANNEL_OPEN, surplus, SURPLUS, from_near=True)
-        self._dialled = True
+        self._is_requested = True
         if sync is not None:
             self._gate = SyncGate(
                 sync,

@@ -113,7 +113,7 @@ class LoginKeys:
         if self._last_own:
             # This call means that the target rejected our certificate.
             self._last_own = False
-            self._services.untrusting_targets.add(self._access.target, self._access.login)
+            self._services.certificate_rejections.add(self._access.target, self._access.login)
         if b"publickey" not in methods:
             return None
         try:
@@ -186,7 +186,7 @@ class LoginKeys:
 
     async def _own_certificate(self) -> Signer | None:
         access, services = self._access, self._services
-        if services.untrusting_targets.contains(access.target, access.login):
+        if services.certificate_rejections.contains(access.target, access.login):
             self._offers.own = "the target rejected one a few minutes ago"
             return None
         try:

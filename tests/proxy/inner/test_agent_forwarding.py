@@ -87,7 +87,7 @@ class Stage:
             memory_context(audit=self.log), Identity(user="joe", method="publickey"), options
         )
         access.agents.inner.connection = self._user.left
-        ForwardedAgent(access, proxy.openings[0], BINDING, over=self.over.append).begin()
+        ForwardedAgent(access, proxy.openings[0], BINDING, on_end=self.over.append).begin()
         self.pump()
 
     def pump(self) -> None:

@@ -63,10 +63,10 @@ class Stage:
         self.pump()
         self.access = access
         self.session = Session(
-            access, proxy.openings[0], inner_settled=nothing, over=nothing, relayed=nothing
+            access, proxy.openings[0], inner_settled=nothing, on_end=nothing, on_granted=nothing
         )
-        self.session.wait()
-        self.session.go(self.far.left)
+        self.session.confirm_early()
+        self.session.open_target(self.far.left)
         self.pump()
         self.heard = Receiver()
         if before is not None:

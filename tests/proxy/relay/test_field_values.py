@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conchrec.proxy.coverage import FIELDS, Fate, FieldRow
+from conchrec.proxy.coverage import FIELDS, FieldRow, Treatment
 from conchrec.proxy.relay.message_parser import SETUPS
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
@@ -188,18 +188,18 @@ def test_keeps_field_value_as_table_says(stack: Stack, row: FieldRow) -> None:
     results: list[object] = []
     for choice in (0, 1):
         ends, events = run(stack, row, choice)
-        if row.fate is Fate.DIGESTED:
+        if row.treatment is Treatment.DIGESTED:
             results.append(ends.control("user" if from_user else "target"))
-        elif row.fate is Fate.RECORDED:
+        elif row.treatment is Treatment.RECORDED:
             results.append(value(row, layout, choice) in ends.recorded())
-        elif row.fate is Fate.AUDITED:
+        elif row.treatment is Treatment.AUDITED:
             results.append(value(row, layout, choice) in json.dumps(events))
         else:
             results.append(tuple(ends.server if from_user else ends.client))
             assert results[-1]
-    if row.fate is Fate.DIGESTED:
+    if row.treatment is Treatment.DIGESTED:
         assert results[0] != results[1]
-    elif row.fate is Fate.CONSTANT:
+    elif row.treatment is Treatment.CONSTANT:
         assert results[0] == results[1]
     else:
         assert results == [True, True]

@@ -103,7 +103,7 @@ class Stage:
         return opening.channel
 
     def open(self) -> Channel:
-        self.relay.dial(self.far.left)
+        self.relay.open_far(self.far.left)
         return self.grant()
 
     def start(self, *, want_reply: bool = True) -> Channel:
@@ -131,7 +131,7 @@ def data(text: bytes) -> bytes:
 
 def test_forwards_windows_of_both_ends() -> None:
     stage = Stage(window=4321, max_packet=123)
-    stage.relay.dial(stage.far.left)
+    stage.relay.open_far(stage.far.left)
     stage.pump()
     request = stage.target_handler.openings[0].request
     assert (request.kind, request.window, request.max_packet) == (b"session", 4321, 123)
@@ -148,7 +148,7 @@ def test_forwards_windows_of_both_ends() -> None:
 
 def test_grants_window_of_target_at_once_for_forward() -> None:
     stage = Stage(kind=b"direct-tcpip")
-    stage.relay.dial(stage.far.left)
+    stage.relay.open_far(stage.far.left)
     stage.grant(window=777, max_packet=55)
     assert stage.user.heard == [("opened", 777, 55, b"")]
 
@@ -187,7 +187,7 @@ def test_forwards_messages_both_ways_in_order() -> None:
 
 def test_forwards_code_and_text_of_refusal() -> None:
     stage = Stage()
-    stage.relay.dial(stage.far.left)
+    stage.relay.open_far(stage.far.left)
     stage.pump()
     stage.target_handler.openings[0].refuse(m.RESOURCE_SHORTAGE, "MaxSessions")
     stage.pump()
@@ -197,7 +197,7 @@ def test_forwards_code_and_text_of_refusal() -> None:
 
 def test_withholds_window_of_early_channel_until_target_grants_it() -> None:
     stage = Stage()
-    stage.relay.early()
+    stage.relay.confirm_early()
     stage.pump()
     assert stage.user.heard == [("opened", 0, EARLY_MAX_PACKET, b"")]
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"env", False, ENV))
@@ -258,7 +258,7 @@ def test_ends_channel_with_message_when_recording_fails() -> None:
 
 def test_accepts_refused_start_to_show_reason() -> None:
     stage = Stage()
-    stage.relay.early()
+    stage.relay.confirm_early()
     stage.pump()
     stage.watcher.raises_on_request = AccessDenied("no")
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"id")))
@@ -277,7 +277,7 @@ def test_ends_channel_without_message_when_window_is_small() -> None:
 
 def test_refuses_channel_when_aborted_before_confirmation() -> None:
     stage = Stage()
-    stage.relay.dial(stage.far.left)
+    stage.relay.open_far(stage.far.left)
     stage.pump()
     stage.relay.abort("conchrec: stopped")
     stage.pump()
@@ -326,7 +326,7 @@ def test_forwards_only_synced_messages() -> None:
         return syncs[-1]
 
     stage = Stage(kind=b"direct-tcpip")
-    stage.relay.dial(stage.far.left, sync)
+    stage.relay.open_far(stage.far.left, sync)
     there = stage.grant()
     there.send(m.CHANNEL_DATA, data(b"1"))
     stage.pump()
@@ -353,7 +353,7 @@ def test_ends_channel_when_sync_fails() -> None:
         return syncs[-1]
 
     stage = Stage(kind=b"direct-tcpip")
-    stage.relay.dial(stage.far.left, sync)
+    stage.relay.open_far(stage.far.left, sync)
     there = stage.grant()
     there.send(m.CHANNEL_DATA, data(b"1"))
     stage.pump()
@@ -373,7 +373,7 @@ def test_reports_observed_messages_that_were_not_forwarded(end: str) -> None:
         return syncs[-1]
 
     stage = Stage(kind=b"direct-tcpip")
-    stage.relay.dial(stage.far.left, sync)
+    stage.relay.open_far(stage.far.left, sync)
     there = stage.grant()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"to the target"))
     there.send(m.CHANNEL_DATA, data(b"to the user"))
@@ -450,8 +450,8 @@ def test_splits_data_to_packets_of_near_end() -> None:
 def test_ends_channel_when_data_needs_too_many_packets(of_target: bool) -> None:
     """A peer with packets of one byte would delay all others while 32 kB are split. Nothing is observed."""
     stage = Stage(window=1 << 20, max_packet=1)
-    stage.relay.early()
-    stage.relay.dial(stage.far.left)
+    stage.relay.confirm_early()
+    stage.relay.open_far(stage.far.left)
     there = stage.grant(window=1 << 20, max_packet=1)
     stage.ask(b"exec", string(b"cat"))
     there.send(m.CHANNEL_SUCCESS)
@@ -722,7 +722,7 @@ def test_control_hash_covers_all_messages_except_data() -> None:
 
 def test_sanitizes_open_failure() -> None:
     stage = Stage()
-    stage.relay.dial(stage.far.left)
+    stage.relay.open_far(stage.far.left)
     stage.pump()
     stage.target_handler.openings[0].refuse(0xFE000000, "no\r\nconchrec: \x1b[31m")
     stage.pump()
