@@ -184,7 +184,7 @@ async def test_plays_on_small_terminal(playing: Playing, slow: str) -> None:
     await tmux.runs(*playing.words("play", slow))
     await tmux.shows("line 1")
     await tmux.types(" ")
-    await tmux.shows("60x12 is larger than this terminal", row=7)
+    await tmux.shows("60x12 is too large", row=7)
     await tmux.types("End")
     assert "line 12" in "".join(await tmux.shows("0:03 / 0:03", row=7))
     await tmux.types("q")

@@ -412,7 +412,7 @@ class Player:
             if passed:
                 parts[-1] += f" {_one_cell_letters(outline.markers[passed - 1][1][:_LONGEST_NAME])}"
         if self._is_too_large():
-            parts.append(f"{self._screen.columns}x{self._screen.rows} is larger than this terminal")
+            parts.append(f"{self._screen.columns}x{self._screen.rows} is too large")
         return " " + "  ".join(parts)
 
 

@@ -236,7 +236,7 @@ def test_shows_progress_for_some_seconds_without_a_free_row() -> None:
 
 def test_reports_recording_larger_than_the_terminal() -> None:
     watched = Watched(events(), size=(100, 3))
-    assert watched.progress.endswith("20x5 is larger than this terminal")
+    assert watched.progress.endswith("20x5 is too large")
     watched.after(9.5)
     assert watched.shown == ["line 8", "line 9", ""], "the rows around the cursor"
 
