@@ -341,8 +341,9 @@ class Ledger:
         position = find_last_position(descriptor, size, self._keys)
         if position is None:
             raise BrokenLedger(
-                "the last line of the ledger is not signed by a key of this installation",
-                f"{self.path}: see docs/recordings.md",
+                "the last line of the ledger is not signed by a key of this installation;"
+                " see docs/recordings.md",
+                str(self.path),
             )
         _truncate(descriptor, position.end)
         self._position = position

@@ -126,7 +126,7 @@ class OutlineReader:
             if left <= 0:
                 return None
         if self._header is None:
-            raise Damaged("there is nothing to play yet", code=ReasonCode.RECORDING_EMPTY)
+            raise Damaged("the recording is still empty: try again later", code=ReasonCode.RECORDING_EMPTY)
         return Outline(
             columns=self._header.width,
             rows=self._header.height,

@@ -101,7 +101,7 @@ def test_opens_long_recording_in_steps(bench: Bench) -> None:
 
 def test_raises_before_the_header(bench: Bench) -> None:
     recorder = bench.recorder()
-    with pytest.raises(RecordingError, match="nothing to play yet"):
+    with pytest.raises(RecordingError, match="the recording is still empty"):
         next(play(source(recorder, bench), size=SIZE))
     assert shown(opened(play(source(recorder, bench), size=None))[0]) == [""]
     bench.close(recorder)

@@ -275,7 +275,7 @@ def test_reads_outline() -> None:
     result = outline([header, *body])
     assert result == Outline(columns=99, rows=33, newline=True, duration=3.0, markers=((2.5, "x"),))
     assert outline([header, *body[:2], b"nonsense\n", *body[2:]]).duration == 2.0
-    with pytest.raises(RecordingError, match="nothing to play yet"):
+    with pytest.raises(RecordingError, match="the recording is still empty"):
         outline([])
     with pytest.raises(RecordingError):
         outline([b"{}\n"])
