@@ -229,9 +229,9 @@ async def test_process_ignores_termination_signals(number: int) -> None:
 # --- time
 
 
-def timed() -> tuple[Clock, Setting]:
+def timed(**limits: int) -> tuple[Clock, Setting]:
     clock = Clock()
-    return clock, Setting(Processes(cast(Any, clock)))
+    return clock, Setting(Processes(cast(Any, clock)), **limits)
 
 
 def test_restarts_process_with_growing_delay() -> None:
@@ -293,9 +293,8 @@ def test_kills_process_after_malformed_answer(junk: bytes) -> None:
 
 
 def test_logs_refusals_together() -> None:
-    clock, setting = timed()
+    clock, setting = timed(max_of_peer=1)
     setting.process.freeze()
-    setting.helper._max_of_peer = 1
     with capturedLogs() as logged:
         for _ in range(12):
             setting.ask("flood").addErrback(lambda _: None)

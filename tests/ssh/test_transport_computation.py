@@ -7,14 +7,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE
 from conchrec.ssh.dh_helper import KeyExchangeRefused
+from conchrec.ssh.hostkeys import ServerHostKeys
 from conchrec.ssh.kex_table import ExchangePhase
 from conchrec.ssh.packet_reader import MAX_HELD, MAX_HELD_EARLY
 from conchrec.ssh.wire import string
-from tests.support.pair import Pair
+from tests.support.pair import HOST_KEY, Pair
 from tests.support.powers import Later
 
 DATA = 94
@@ -199,11 +201,25 @@ def test_ends_only_this_connection_when_computation_raises() -> None:
     assert waiting.pair.server.lost.describe() == "internal error"
 
 
+class OtherSigner:
+    """The host key of the pair, with signatures by another key."""
+
+    algorithms = (b"ssh-ed25519",)
+    _other = ServerHostKeys(ed25519.Ed25519PrivateKey.generate(), None)
+
+    def get(self, algorithm: bytes) -> OtherSigner:
+        return self
+
+    def blob(self) -> bytes:
+        return HOST_KEY.get(b"ssh-ed25519").blob()
+
+    def sign(self, data: bytes, signatureType: bytes) -> bytes:
+        return self._other.get(b"ssh-ed25519").sign(data)
+
+
 def test_rejects_reply_signed_by_another_key_after_computation() -> None:
     waiting = ComputationPair().offer()
-    kex = waiting.pair.server.kex
-    real = kex._exchange_hash
-    kex._exchange_hash = lambda *values: real(*values)[::-1]  # type: ignore[method-assign]
+    waiting.pair.server.kex.host_keys = OtherSigner()
     waiting.accept().complete()
     assert waiting.pair.client.lost is not None
     assert waiting.pair.client.lost.describe() == "host key signature verification failed"
