@@ -149,13 +149,14 @@ class HostTrust:
         for line in lines:
             if line.marker == "revoked" and line.key in (plain, authority):
                 raise HostKeyRejected(
-                    f"the host key of {target} is revoked ({shown}, {line.location})",
+                    f"the host key of {target} is revoked ({shown}, {line.location})."
+                    " Ask your administrator to replace it",
                     f"revoked at {line.location}",
                     code=ReasonCode.HOST_KEY_REVOKED,
                 )
         if self._revoked(plain, certificate):
             raise HostKeyRejected(
-                f"the host key of {target} is revoked ({shown})",
+                f"the host key of {target} is revoked ({shown}). Ask your administrator to replace it",
                 "revoked by this proxy",
                 code=ReasonCode.HOST_KEY_REVOKED,
             )

@@ -265,7 +265,8 @@ def test_rejects_revoked_key(known: Trust) -> None:
     trust = known.with_lines(*lines, authorities=(CA.blob,))
     for shown in (ED, certificate("web1")):
         assert refused(trust, shown) == (
-            f"the host key of web1:22 is revoked ({fingerprint(ED)}, {known.file}:2)"
+            f"the host key of web1:22 is revoked ({fingerprint(ED)}, {known.file}:2)."
+            " Ask your administrator to replace it"
         )
     trust = known.with_lines(line("*", CA.blob, "@revoked"), authorities=(CA.blob,))
     assert "revoked" in refused(trust, certificate("web1"))
