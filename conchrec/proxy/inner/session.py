@@ -102,7 +102,7 @@ class Session:
             self.fail(error)
             return
         is_sync = self._context.settings.config.session_recording is Mode.PROXY_SYNC
-        sync = self.recording.on_disk if is_sync and self.recording.recorder is not None else None
+        sync = self.recording.sync if is_sync and self.recording.recorder is not None else None
         self._relay.open_far(connection, sync)
 
     def fail(self, error: ConchrecError) -> None:
@@ -233,10 +233,10 @@ class Session:
             self._has_pty = False
             self.recording.write(lambda recorder: recorder.pty_refused())
         if self._starts.is_forwarded:
-            self.recording.write(lambda recorder: recorder.marker(f"the target refused {shown}"))
+            self.recording.write(lambda recorder: recorder.marker(f"the target refused the {shown} request"))
         if name in STARTS:
             self._files.withdraw()
-            self._report.reason = Reason(ReasonCode.START_REFUSED, f"the target refused {shown}")
+            self._report.reason = Reason(ReasonCode.START_REFUSED, f"the target refused the {shown} request")
             self._access.emit(
                 events.SessionRejected(**self._who(), reason=self._report.reason, rule="target")
             )

@@ -34,7 +34,7 @@ class SessionRecording:
         "_access",
         "_complete",
         "_failed",
-        "_is_announced",
+        "_is_audited",
         "_sid",
         "is_given_up",
         "recorder",
@@ -59,7 +59,7 @@ class SessionRecording:
         #: The recording failed, and the session continues without it, as the role allows.
         self.is_given_up = False
         #: The failure of the recording was audited, or the session's end is about to audit it.
-        self._is_announced = False
+        self._is_audited = False
 
     def open(self) -> None:
         """Create the recording. Raises RecordingError if that fails and the role is strict."""
@@ -76,7 +76,7 @@ class SessionRecording:
             self._emit_failure(error, Record.BEST_EFFORT)
             return
         self.recorder, self.was_opened = recorder, True
-        recorder.on_failure(self._lost)
+        recorder.on_failure(self._handle_failure)
 
     def write(self, write: Callable[[SessionRecorder], None]) -> None:
         """Call ``write`` with the recorder, if there is one. Raises RecordingError if the role is strict."""
@@ -86,7 +86,7 @@ class SessionRecording:
             write(self.recorder)
         except RecordingError as error:
             if self._access.strict:
-                self._is_announced = True  # by the relay, which ends the session
+                self._is_audited = True  # by the relay, which ends the session
                 raise
             self._give_up(error)
 
@@ -98,12 +98,12 @@ class SessionRecording:
             except RecordingError as error:
                 _log.info("cannot write a marker to recording {sid}: {why}", sid=self._sid, why=error.public)
 
-    def on_disk(self) -> Deferred[None]:
+    def sync(self) -> Deferred[None]:
         """Return a Deferred that fires when everything is on disk, or when nothing is recorded any longer."""
         if self.recorder is None:
             return succeed(None)
         synced = self.recorder.sync()
-        synced.addErrback(self._not_on_disk)
+        synced.addErrback(self._handle_sync_failure)
         return synced
 
     def close(
@@ -121,27 +121,27 @@ class SessionRecording:
                         str(error),
                         code=ReasonCode.RECORDING_INCOMPLETE,
                     )
-                if not self._is_announced:
-                    self._is_announced = True
+                if not self._is_audited:
+                    self._is_audited = True
                     self._emit_failure(error, Record.STRICT if self._access.strict else Record.BEST_EFFORT)
             closed(result if isinstance(result, ClosedRecording) else None)
 
         self._complete(recorder)
         recorder.close(reason).addBoth(on_result)
 
-    def _lost(self, error: RecordingError) -> None:
+    def _handle_failure(self, error: RecordingError) -> None:
         """Handle the failure of a write in the background."""
         if self._access.strict:
-            self._is_announced = True
+            self._is_audited = True
             self._failed(error)
         else:
             self._give_up(error)
 
-    def _not_on_disk(self, failure: Failure) -> Failure | None:
+    def _handle_sync_failure(self, failure: Failure) -> Failure | None:
         if not isinstance(failure.value, RecordingError):
             return failure
         if self._access.strict:
-            self._is_announced = True
+            self._is_audited = True
             return failure
         self._give_up(failure.value)
         return None
@@ -151,7 +151,7 @@ class SessionRecording:
         recorder, self.recorder = self.recorder, None
         if recorder is None:
             return
-        self.is_given_up = self._is_announced = True
+        self.is_given_up = self._is_audited = True
         reason = Reason(ReasonCode.RECORDING_GIVEN_UP, "recording failed; the session went on without it")
         self.close(recorder, reason, lambda closed: None)
         self._emit_failure(error, Record.BEST_EFFORT)

@@ -77,7 +77,7 @@ class Stage:
             assert isinstance(failure.value, RecordingError)
             self._end(failure.value)
 
-        self.recording.on_disk().addErrback(fail_to_sync)
+        self.recording.sync().addErrback(fail_to_sync)
 
     def wait(self) -> None:
         """Output that is merged is written by a timer."""
