@@ -11,7 +11,7 @@ import pytest
 from conchrec.files import FileStamp, NewFile, open_regular, read_regular, write_atomic
 
 
-def test_replaces_a_file_as_a_whole(tmp_path: Path) -> None:
+def test_replaces_file_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "heads"
     write_atomic(path, b"one")
     first = path.stat()
@@ -21,7 +21,7 @@ def test_replaces_a_file_as_a_whole(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["heads"]
 
 
-def test_does_not_write_through_a_link(tmp_path: Path) -> None:
+def test_writes_through_no_link(tmp_path: Path) -> None:
     victim, path = tmp_path / "victim", tmp_path / "heads"
     victim.write_bytes(b"untouched")
     path.symlink_to(victim)
@@ -30,7 +30,7 @@ def test_does_not_write_through_a_link(tmp_path: Path) -> None:
     assert victim.read_bytes() == b"untouched" and not path.is_symlink()
 
 
-def test_keeps_the_old_file_until_the_new_one_is_committed(tmp_path: Path) -> None:
+def test_keeps_old_file_until_commit(tmp_path: Path) -> None:
     path = tmp_path / "heads"
     path.write_bytes(b"old")
     with NewFile(path) as new:
@@ -42,7 +42,7 @@ def test_keeps_the_old_file_until_the_new_one_is_committed(tmp_path: Path) -> No
     assert [entry.name for entry in tmp_path.iterdir()] == ["heads"]
 
 
-def test_removes_what_is_not_committed(tmp_path: Path) -> None:
+def test_removes_uncommitted_file(tmp_path: Path) -> None:
     path = tmp_path / "heads"
     path.write_bytes(b"old")
     with NewFile(path) as new:
@@ -51,7 +51,7 @@ def test_removes_what_is_not_committed(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["heads"]
 
 
-def test_replaces_what_a_crash_left(tmp_path: Path) -> None:
+def test_replaces_file_that_crash_left(tmp_path: Path) -> None:
     path = tmp_path / "heads"
     path.with_name("heads.new").write_bytes(b"half of what was written last time")
     path.with_name("heads.new").chmod(0o666)
@@ -60,7 +60,7 @@ def test_replaces_what_a_crash_left(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["heads"]
 
 
-def test_writes_below_a_directory_that_is_open(tmp_path: Path) -> None:
+def test_writes_below_open_directory(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with NewFile("heads", 0o640, dir_fd=directory) as new:

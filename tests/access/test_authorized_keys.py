@@ -47,16 +47,16 @@ def problem(line: str) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_keys_of_each_kind(kind: str) -> None:
+def test_parses_key_of_each_type(kind: str) -> None:
     blob = key(kind).public().blob()
     assert one(line_of(blob, "a comment of words")) == AuthorizedKey(blob=blob, comment="a comment of words")
 
 
-def test_a_security_key() -> None:
+def test_parses_hardware_key() -> None:
     assert one(line_of(SK)).blob == SK
 
 
-def test_a_file() -> None:
+def test_parses_file_with_comments_and_empty_lines() -> None:
     other = line_of(key(number=1).public().blob())
     text = f"\ufeff# joe\r\n\r\n{LINE}\r\n   \t\n\t{other}\n#{LINE}"
     found = parse_authorized_keys(text, "joe.keys")
@@ -64,17 +64,17 @@ def test_a_file() -> None:
     assert parse_authorized_keys("", "joe.keys") == ()
 
 
-def test_every_problem_has_its_line() -> None:
+def test_reports_every_problem_with_its_line() -> None:
     text = f'{LINE}\nnonsense\n{LINE}\ncommand="x" {LINE}\n'
     assert [line for line, _ in problems(text)] == [2, 4]
 
 
-def test_what_python_takes_for_the_end_of_a_line_is_not_one() -> None:
+def test_splits_lines_at_newline_only() -> None:
     for sign in "\x0b\x0c\x1c\x85\u2028":
         assert one(f"{LINE}{sign}{line_of(key(number=1).public().blob())}").blob == BLOB
 
 
-def test_a_comment_is_safe_to_print() -> None:
+def test_makes_comment_safe_to_print() -> None:
     assert one(f"{LINE}\x1b[2J" + "x" * 10000).comment.isprintable()
 
 
@@ -91,7 +91,7 @@ def test_a_comment_is_safe_to_print() -> None:
         ('from="*"', ("*",)),
     ],
 )
-def test_from(options: str, sources: tuple[str, ...]) -> None:
+def test_parses_sources_of_from_option(options: str, sources: tuple[str, ...]) -> None:
     found = one(f"{options} {LINE}")
     assert (found.sources, found.comment) == (sources, "joe@laptop")
 
@@ -101,7 +101,7 @@ def test_from(options: str, sources: tuple[str, ...]) -> None:
     ["example.com", "*.example.com", "!evil.example.com,*", "cafe", "*.de", "10.0.0.300", "10.0.0.1/8",
      "10.0.0.0/33", "", "10.0.0.1,", "1.2.3.4:22", "10.0.0.0/"],
 )  # fmt: skip
-def test_sources_that_are_no_addresses(value: str) -> None:
+def test_rejects_source_that_is_not_an_address(value: str) -> None:
     assert problem(f'from="{value}" {LINE}').startswith("option from: ")
 
 
@@ -114,12 +114,12 @@ def test_sources_that_are_no_addresses(value: str) -> None:
         ("20300102", datetime(2030, 1, 2).astimezone(timezone.utc)),
     ],
 )
-def test_expiry_time(value: str, moment: datetime) -> None:
+def test_parses_expiry_time(value: str, moment: datetime) -> None:
     assert one(f'expiry-time="{value}" {LINE}').expires == moment
 
 
 @pytest.mark.parametrize(("first", "second"), [("2030", "2031"), ("2031", "2030")])
-def test_the_earliest_end_counts(first: str, second: str) -> None:
+def test_keeps_earliest_of_several_expiry_times(first: str, second: str) -> None:
     options = f'expiry-time="{first}0101Z",from="10.0.0.1",expiry-time="{second}0101Z"'
     found = one(f"{options} {LINE}")
     assert found.expires == datetime(2030, 1, 1, tzinfo=timezone.utc)
@@ -129,7 +129,7 @@ def test_the_earliest_end_counts(first: str, second: str) -> None:
 @pytest.mark.parametrize(
     "value", ["", "Z", "2030", "20301301Z", "2030010212Z", "20300102ZZ", "+20300102", "٢٠٣٠٠١٠٢"]
 )
-def test_ends_that_are_none(value: str) -> None:
+def test_rejects_invalid_expiry_time(value: str) -> None:
     assert "like YYYYMMDD" in problem(f'expiry-time="{value}" {LINE}')
 
 
@@ -138,7 +138,7 @@ def test_ends_that_are_none(value: str) -> None:
     ["command=\"id\"", "restrict", "no-pty", "cert-authority", "permitopen=\"a:1\"", "environment=\"A=b\"",
      "principals=\"joe\"", "verify-required", "no-touch-required", 'command="a \\"from=\\" b"'],
 )  # fmt: skip
-def test_no_other_option_is_obeyed(option: str) -> None:
+def test_rejects_option_that_is_not_enforced(option: str) -> None:
     name = option.partition("=")[0]
     assert problem(f"{option} {LINE}") == (
         f"the option {name} is not supported: only from and expiry-time are enforced"
@@ -152,19 +152,19 @@ def test_no_other_option_is_obeyed(option: str) -> None:
      f'from="1.2.3.4", {LINE}', f"from {LINE}", f"from=10.0.0.1 {LINE}", f'="x" {LINE}',
      f'from="1.2.3.4",from="1.2.3.5" {LINE}'],
 )  # fmt: skip
-def test_options_that_are_cut_short(line: str) -> None:
+def test_rejects_incomplete_options(line: str) -> None:
     assert problem(line)
 
 
 # --- what is no key
 
 
-def test_certificates_are_no_keys() -> None:
+def test_rejects_certificates() -> None:
     assert "certificate" in problem(line_of(user_certificate(key())))
     assert "certificate" in problem('from="10.0.0.1" ' + line_of(user_certificate(key("ecdsa256"))))
 
 
-def test_old_keys() -> None:
+def test_rejects_dsa_and_short_rsa_keys() -> None:
     old = Key(dsa.generate_private_key(1024)).public().blob()
     assert problem(line_of(old)) == "DSA keys are not supported; use an ed25519 key"
     short = Key(rsa.generate_private_key(65537, 1024)).public().blob()
@@ -172,7 +172,7 @@ def test_old_keys() -> None:
 
 
 @pytest.mark.parametrize("kind", ["private", "PGP"])
-def test_files_that_are_something_else(kind: str) -> None:
+def test_rejects_private_and_pgp_keys(kind: str) -> None:
     text = (
         key().toString("OPENSSH").decode()
         if kind == "private"
@@ -186,25 +186,25 @@ def test_files_that_are_something_else(kind: str) -> None:
     ["ssh-ed25519", "ssh-ed25519 ", "ssh-ed25519 AAAA", "ssh-ed25519 AAAAC3Nza!!", "1024 35 12345 joe",
      "ssh-foo AAAA", line_of(BLOB + b"x"), line_of(BLOB[:-1]), LINE.replace("ssh-ed25519", "ssh-rsa")],
 )  # fmt: skip
-def test_keys_that_are_malformed(line: str) -> None:
+def test_rejects_malformed_keys(line: str) -> None:
     assert problem(line)
 
 
-def test_a_line_and_a_key_that_are_not_agreed() -> None:
+def test_rejects_key_of_another_type_than_its_line() -> None:
     other = LINE.replace("ssh-ed25519", "sk-ssh-ed25519@openssh.com")
     assert problem(other) == (
         "invalid public key: the line begins with sk-ssh-ed25519@openssh.com, but the key has another type"
     )
 
 
-def test_a_point_that_is_not_on_the_curve() -> None:
+def test_rejects_point_that_is_not_on_curve() -> None:
     blob = key("ecdsa256").public().blob()
     assert "point" in problem(line_of(blob[:-1] + bytes((blob[-1] ^ 1,))))
     assert "curve" in problem(line_of(blob.replace(b"nistp256", b"nistp384", 2).replace(b"384", b"256", 1)))
 
 
 @given(st.text(max_size=60))
-def test_anything_at_all_is_a_key_or_a_problem(text: str) -> None:
+def test_parses_or_rejects_any_text(text: str) -> None:
     for line in (text, f"from={text} {LINE}", f'from="{text}" {LINE}', f"ssh-ed25519 {text}"):
         with suppress(ConfigErrors):
             parse_authorized_keys(line, "joe.keys")
@@ -241,5 +241,5 @@ def test_anything_at_all_is_a_key_or_a_problem(text: str) -> None:
         ((), "10.0.0.1", False),
     ],
 )
-def test_sources(sources: tuple[str, ...], source: str, expected: bool) -> None:
+def test_matches_sources_like_sshd(sources: tuple[str, ...], source: str, expected: bool) -> None:
     assert matches_source(sources, source) is expected

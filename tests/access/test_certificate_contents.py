@@ -74,39 +74,39 @@ def addresses(grant: Grant) -> list[str]:
 # --- principals
 
 
-def test_for_the_proxy_alone() -> None:
+def test_limits_certificate_to_proxy_without_direct_role() -> None:
     it = granted(role("root", "ubuntu"))
     assert (it.principals, it.logins) == (("joe",), ())
     assert it.critical_options == {PROXY_ONLY: b""}
     assert it.extensions == {"permit-pty": b""}
 
 
-def test_logins_of_a_direct_role() -> None:
+def test_adds_logins_of_direct_role() -> None:
     it = granted(role("root", "{user}", "{user}-admin", direct=True), role("ubuntu"))
     assert it.principals == ("joe", "root", "joe-admin")
     assert it.logins == ("root", "joe", "joe-admin")
     assert it.critical_options == {}
 
 
-def test_logins_of_every_role_where_nothing_is_recorded() -> None:
+def test_adds_logins_of_every_role_when_unrecorded() -> None:
     it = granted(role("root"), role("ubuntu"), recorded=False)
     assert (it.principals, it.critical_options) == (("joe", "root", "ubuntu"), {})
 
 
 @pytest.mark.parametrize("pattern", ["*", "web*", "roo?", "{user}*", "a,b"])
-def test_a_pattern_is_no_principal(pattern: str) -> None:
+def test_omits_login_patterns(pattern: str) -> None:
     it = granted(role(pattern, direct=True))
     assert (it.principals, it.critical_options) == (("joe",), {PROXY_ONLY: b""})
     assert granted(role(pattern, "root", direct=True)).logins == ("root",)
 
 
-def test_what_any_role_denies_is_no_principal() -> None:
+def test_omits_logins_that_any_role_denies() -> None:
     far = role("nobody", deny=("r*",), source=("10.0.0.0/8",))
     assert granted(role("root", "ubuntu", direct=True), far).logins == ("ubuntu",)
     assert granted(role("root", direct=True), far).critical_options == {PROXY_ONLY: b""}
 
 
-def test_what_another_role_wants_more_for_is_no_principal() -> None:
+def test_omits_login_that_another_role_restricts() -> None:
     """A certificate is good at every target: at the hosts of that other role, too."""
     free = role("root", "ubuntu", direct=True)
     for more in (
@@ -121,7 +121,7 @@ def test_what_another_role_wants_more_for_is_no_principal() -> None:
     assert granted(free, role("ro*")).logins == ("root", "ubuntu")
 
 
-def test_a_login_that_is_locked_is_no_principal() -> None:
+def test_omits_locked_login() -> None:
     def names(lock: Lock) -> tuple[str, ...]:
         policy = Policy(roles={"ops": role("root", "{user}", direct=True)}, locks=(lock,))
         identity = Identity(user="joe", method="publickey", roles=("ops",))
@@ -133,13 +133,13 @@ def test_a_login_that_is_locked_is_no_principal() -> None:
     assert names(Lock(kind=LockKind.LOGIN, name="root", until=NOW)) == ("joe", "root")
 
 
-def test_a_user_who_is_denied_as_a_login() -> None:
+def test_omits_user_name_that_is_denied_as_login() -> None:
     """At the proxy it is the key id that counts, so the name can be left out; at a target it would be joe."""
     assert granted(role("{user}", "root", deny=("joe",), direct=True)).principals == ("root",)
     assert granted(role("root", deny=("joe",))).principals == ("joe",)
 
 
-def test_more_logins_than_a_certificate_takes() -> None:
+def test_refuses_too_many_logins() -> None:
     logins = [f"login{number}" for number in range(MAX_PRINCIPALS)]
     assert len(granted(role(*logins[:-1], direct=True)).principals) == MAX_PRINCIPALS
     with pytest.raises(AccessDenied, match="more than 255 logins"):
@@ -149,7 +149,7 @@ def test_more_logins_than_a_certificate_takes() -> None:
 # --- which roles count
 
 
-def test_nobody_without_a_role_that_counts() -> None:
+def test_refuses_user_without_active_role() -> None:
     with pytest.raises(AccessDenied, match="joe has no role"):
         granted()
     with pytest.raises(AccessDenied, match=r"no role of joe can be used from 192\.0\.2\.7"):
@@ -158,7 +158,7 @@ def test_nobody_without_a_role_that_counts() -> None:
         granted(role(source=()))
 
 
-def test_a_role_for_another_place_gives_and_limits_nothing() -> None:
+def test_ignores_role_for_other_source() -> None:
     far = role("root", direct=True, source=("10.0.0.0/8",), ttl=HOUR)
     it = granted(far, role("ubuntu", direct=True, ports=True))
     assert it.logins == ("ubuntu",)
@@ -170,19 +170,19 @@ def test_a_role_for_another_place_gives_and_limits_nothing() -> None:
 # --- source
 
 
-def test_the_source_of_one_role() -> None:
+def test_limits_source_to_that_of_role() -> None:
     assert addresses(granted(role(source=("192.0.2.0/24", "fd00::/8")))) == ["192.0.2.0/24", "fd00::/8"]
     assert addresses(granted(role(source=("192.0.2.0/24",)), role())) == ["192.0.2.0/24"]
 
 
-def test_the_source_that_several_roles_have_in_common() -> None:
+def test_limits_source_to_intersection_of_roles() -> None:
     it = granted(role(source=("192.0.0.0/8", "10.0.0.0/8")), role(source=("192.0.2.0/24", "172.16.0.0/12")))
     assert addresses(it) == ["192.0.2.0/24"]
     it = granted(role(source=("192.0.2.0/25", "10.1.0.0/16")), role(source=("192.0.2.0/24", "10.0.0.0/8")))
     assert addresses(it) == ["192.0.2.0/25", "10.1.0.0/16"]
 
 
-def test_where_what_the_user_came_with_is_not_good_from_everywhere() -> None:
+def test_limits_source_to_user_with_pinned_credential() -> None:
     """No certificate is a way around ``from=``, or around the source of another certificate."""
     assert addresses(granted(role(), pinned=True)) == ["192.0.2.7/32"]
     assert addresses(granted(role(source=("192.0.2.0/24",)), pinned=True)) == ["192.0.2.7/32"]
@@ -201,7 +201,7 @@ probes = st.ip_addresses(v=4) | st.sampled_from(["192.0.2.7", "192.0.2.6", "192.
 
 
 @given(st.lists(st.lists(networks, max_size=3), min_size=1, max_size=3), probes)
-def test_an_address_is_allowed_where_every_role_allows_it(
+def test_allows_address_only_if_every_role_does(
     sources: list[list[str]], probe: ipaddress.IPv4Address
 ) -> None:
     roles = [role(source=(HERE, *source)) for source in sources]
@@ -213,7 +213,7 @@ def test_an_address_is_allowed_where_every_role_allows_it(
 # --- until
 
 
-def test_how_long() -> None:
+def test_limits_validity_to_strictest_role() -> None:
     assert granted(role()).until == NOW + 12 * HOUR
     assert granted(role(), ttl=8 * HOUR).until == NOW + 8 * HOUR
     assert granted(role(), ttl=80 * HOUR).until == NOW + 12 * HOUR
@@ -223,7 +223,7 @@ def test_how_long() -> None:
     assert granted(role(ttl=2 * HOUR), role(ttl=HOUR), role(), ttl=8 * HOUR).until == NOW + HOUR
 
 
-def test_never_longer_than_what_the_user_came_with() -> None:
+def test_limits_validity_to_that_of_credential() -> None:
     assert granted(role(), ttl=8 * HOUR, expires=NOW + HOUR).until == NOW + HOUR
     assert granted(role(), ttl=HOUR, expires=NOW + 2 * HOUR).until == NOW + HOUR
     with pytest.raises(AccessDenied, match="has expired"):
@@ -233,7 +233,7 @@ def test_never_longer_than_what_the_user_came_with() -> None:
 # --- extensions
 
 
-def test_each_extension() -> None:
+def test_grants_extension_of_each_option() -> None:
     for option, extension in (
         ("agent", "permit-agent-forwarding"),
         ("ports", "permit-port-forwarding"),
@@ -244,7 +244,7 @@ def test_each_extension() -> None:
         assert set(granted(open_role, role()).extensions) == {"permit-pty"}
 
 
-def test_only_the_roles_of_its_principals_are_asked() -> None:
+def test_grants_extensions_by_roles_of_principals_only() -> None:
     """A certificate cannot say at which login it is good, so all that name one have to agree."""
     plain, direct = role("db"), role("root", direct=True, ports=True)
     assert "permit-port-forwarding" in granted(plain, direct).extensions
@@ -260,7 +260,7 @@ def test_only_the_roles_of_its_principals_are_asked() -> None:
         ("x11", "permit-X11-forwarding"),
     ],
 )
-def test_a_no_of_another_role_for_the_same_login_counts(switch: str, extension: str) -> None:
+def test_withholds_extension_that_another_role_for_login_forbids(switch: str, extension: str) -> None:
     """Wherever that role is for: a certificate is good at every host, and from everywhere."""
     direct = role("root", direct=True, ports=True, agent=True, x11=True)
     for logins, source in (("root", None), ("r*", None), ("{user}", None), ("root", ("10.0.0.0/8",))):
@@ -271,7 +271,7 @@ def test_a_no_of_another_role_for_the_same_login_counts(switch: str, extension: 
     assert extension in granted(direct, role("root")).extensions
 
 
-def test_a_deny_grants_nothing() -> None:
+def test_adds_no_extension_by_deny() -> None:
     direct, other = role("root", direct=True, ports=True), role("db", direct=True)
     assert "permit-port-forwarding" not in granted(direct, other).extensions
     assert "permit-port-forwarding" not in granted(direct, replace(other, deny_logins=("db",))).extensions
@@ -290,9 +290,7 @@ roles = st.builds(
 
 
 @given(st.lists(roles, min_size=1, max_size=4), st.sampled_from([None, HOUR, 24 * HOUR]), options)
-def test_it_is_worth_no_more_than_any_role_behind_it(
-    some: list[Role], ttl: timedelta | None, recorded: bool
-) -> None:
+def test_never_allows_more_than_each_role(some: list[Role], ttl: timedelta | None, recorded: bool) -> None:
     try:
         it = granted(*some, ttl=ttl, recorded=recorded)
     except AccessDenied:

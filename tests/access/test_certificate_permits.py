@@ -23,18 +23,18 @@ ROLE_OPTIONS = st.builds(
 
 
 @given(SOME)
-def test_withheld_is_what_is_not_there(given_: frozenset[str]) -> None:
+def test_withholds_missing_extensions(given_: frozenset[str]) -> None:
     assert withheld(given_) == SWITCHES_OF.keys() - given_ == withheld({*given_, "x@example.com"})
     assert permits(withheld(given_)).keys() == given_
     assert withheld({*given_, SELF_SERVICE}) == frozenset()
 
 
-def test_every_permit_opens_known_switches() -> None:
+def test_maps_each_extension_to_known_switches() -> None:
     assert set(PERMITS) == set(SWITCHES_OF)
 
 
 @given(ROLE_OPTIONS, ROLE_OPTIONS, SOME)
-def test_certificate_shuts_just_what_it_withholds(
+def test_closes_only_withheld_options(
     some: RoleOptions, others: RoleOptions, without: frozenset[str]
 ) -> None:
     policy, identity = joe(role("a", options=some), role("b", options=others))
@@ -48,7 +48,7 @@ def test_certificate_shuts_just_what_it_withholds(
 
 
 @pytest.mark.parametrize("permit", [permit for permit, switches in SWITCHES_OF.items() if switches])
-def test_audit_names_the_certificate(permit: str) -> None:
+def test_names_certificate_in_audit_rule(permit: str) -> None:
     everything = RoleOptions(switches=dict.fromkeys(SWITCHES, True))
     policy, identity = joe(role(options=everything))
     answer = allowed(asked((policy, replace(identity, withheld=frozenset({permit})))))
@@ -57,7 +57,7 @@ def test_audit_names_the_certificate(permit: str) -> None:
         assert (shut.rule, shut.why) == (f"certificate: no {permit}", f"your certificate has no {permit}")
 
 
-def test_role_that_says_no_is_named_before_the_certificate() -> None:
+def test_names_role_that_says_no_before_certificate() -> None:
     """A new certificate would not help."""
     policy, identity = joe(role(options=RoleOptions(switches={"pty": False})))
     answer = allowed(asked((policy, replace(identity, withheld=frozenset({"permit-pty"})))))

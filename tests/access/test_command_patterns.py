@@ -28,7 +28,7 @@ from conchrec.access.command_patterns import CommandPattern
         ("cat /srv/*/log.?", "cat /srv/a..b/log.1"),
     ],
 )
-def test_matches(pattern: str, command: str) -> None:
+def test_matches_allowed_command(pattern: str, command: str) -> None:
     assert CommandPattern.parse(pattern).matches(command)
 
 
@@ -74,20 +74,20 @@ def test_matches(pattern: str, command: str) -> None:
         ("ls *", "ls a\0b"),
     ],
 )
-def test_does_not(pattern: str, command: str) -> None:
+def test_rejects_other_command(pattern: str, command: str) -> None:
     assert not CommandPattern.parse(pattern).matches(command)
 
 
 @pytest.mark.parametrize(
     "text", ["", " ", " ls", "ls ", "a\nb", "* x", "l? x", "ls [ab]*", "a ** b", "a x**", "x" * 5000]
 )
-def test_what_is_no_pattern(text: str) -> None:
+def test_rejects_invalid_pattern(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         CommandPattern.parse(text)
 
 
 @given(st.text("ab* ?;'", max_size=12), st.text("ab ;'$-", max_size=16))
-def test_no_wildcard_stands_for_what_a_shell_obeys(pattern: str, command: str) -> None:
+def test_matches_no_shell_syntax_with_wildcard(pattern: str, command: str) -> None:
     try:
         parsed = CommandPattern.parse(pattern)
     except ValueError:
@@ -100,7 +100,7 @@ def test_no_wildcard_stands_for_what_a_shell_obeys(pattern: str, command: str) -
 
 
 @given(st.text("a*?/.", min_size=1, max_size=8), st.text("a/.=", min_size=1, max_size=10))
-def test_no_wildcard_leads_out_of_a_directory(pattern: str, word: str) -> None:
+def test_matches_no_path_outside_directory_with_wildcard(pattern: str, word: str) -> None:
     try:
         parsed = CommandPattern.parse(f"cat {pattern}")
     except ValueError:

@@ -63,7 +63,7 @@ def refused(
 # --- plain keys
 
 
-def test_a_key() -> None:
+def test_accepts_key() -> None:
     who = credentials()
     assert who.acceptable("joe", ED, JOE, HERE, NOW)
     assert who.identity("joe", ED, JOE, HERE, NOW) == Identity(
@@ -73,7 +73,7 @@ def test_a_key() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_keys_of_each_kind_and_the_names_of_their_algorithms(kind: str) -> None:
+def test_accepts_key_type_with_its_algorithms_only(kind: str) -> None:
     blob = blob_of(kind)
     named = {other: key_type_of(blob_of(other)) for other in KINDS}
     good = {named[kind]} if kind != "rsa" else {b"rsa-sha2-256", b"rsa-sha2-512"}
@@ -86,12 +86,12 @@ def test_keys_of_each_kind_and_the_names_of_their_algorithms(kind: str) -> None:
         assert who.acceptable("joe", algorithm, certificate, HERE, NOW) == expected
 
 
-def test_sha_1_is_refused_by_name() -> None:
+def test_rejects_sha1_algorithm() -> None:
     who = credentials(AuthorizedKey(blob=blob_of("rsa")))
     assert "ssh-rsa" in refused(who, "joe", b"ssh-rsa", blob_of("rsa"))
 
 
-def test_keys_of_others_and_of_nobody() -> None:
+def test_rejects_keys_of_other_users() -> None:
     who = credentials()
     assert refused(who, "joe", ED, ANN) == f"{fingerprint(ANN)} is not a key of joe"
     assert refused(who, "nix", ED, ANN).endswith("is not a key of nix")
@@ -100,11 +100,11 @@ def test_keys_of_others_and_of_nobody() -> None:
     assert refused(who, "JOE", ED, JOE) == "no such user"
 
 
-def test_nobody_at_all() -> None:
+def test_rejects_everything_without_users() -> None:
     assert refused(Credentials(users={}, authorities=lambda: ()), "joe", ED, JOE)
 
 
-def test_from() -> None:
+def test_enforces_from_option() -> None:
     who = credentials(AuthorizedKey(blob=JOE, sources=("10.0.0.0/8", "!10.0.0.9")))
     assert who.acceptable("joe", ED, JOE, HERE, NOW)
     for source in ("10.0.0.9", "192.168.0.1", "unknown", ""):
@@ -112,7 +112,7 @@ def test_from() -> None:
     assert not credentials(AuthorizedKey(blob=JOE, sources=())).acceptable("joe", ED, JOE, HERE, NOW)
 
 
-def test_what_is_not_good_from_everywhere_is_pinned() -> None:
+def test_marks_credential_with_source_as_pinned() -> None:
     """What is made on its word must not be, either."""
     pinned, free = (
         AuthorizedKey(blob=JOE, sources=("10.0.0.0/8",)),
@@ -128,18 +128,18 @@ def test_what_is_not_good_from_everywhere_is_pinned() -> None:
         assert credentials().identity("joe", ED_CERT, blob, HERE, NOW).pinned is expected
 
 
-def test_a_certificate_for_the_proxy_alone() -> None:
+def test_accepts_certificate_for_proxy_only() -> None:
     blob = user_certificate(key(), critical_options={PROXY_ONLY: b""})
     assert credentials().acceptable("joe", ED_CERT, blob, HERE, NOW)
 
 
-def test_expiry_time() -> None:
+def test_enforces_expiry_time() -> None:
     who = credentials(AuthorizedKey(blob=JOE, expires=NOW))
     assert who.identity("joe", ED, JOE, HERE, NOW - SECOND).expires == NOW
     assert "expired" in refused(who, "joe", ED, JOE)
 
 
-def test_the_same_key_on_several_lines() -> None:
+def test_accepts_key_if_one_of_its_lines_allows_it() -> None:
     who = credentials(
         AuthorizedKey(blob=JOE, sources=("10.0.0.1",)),
         AuthorizedKey(blob=JOE, expires=NOW - SECOND),
@@ -154,7 +154,7 @@ def test_the_same_key_on_several_lines() -> None:
 # --- certificates
 
 
-def test_a_certificate() -> None:
+def test_accepts_certificate() -> None:
     ends = int(NOW.timestamp()) + 3600
     blob = user_certificate(key(number=5), valid_before=ends)
     identity = credentials().identity("joe", ED_CERT, blob, HERE, NOW)
@@ -168,11 +168,11 @@ def test_a_certificate() -> None:
     )
 
 
-def test_a_user_without_any_key_may_come_with_a_certificate() -> None:
+def test_accepts_certificate_of_user_without_keys() -> None:
     assert credentials().acceptable("nix", ED_CERT, user_certificate(key(), key_id="nix"), HERE, NOW)
 
 
-def test_the_key_id_is_the_user() -> None:
+def test_requires_key_id_equal_to_user() -> None:
     """The principals say as whom it may log in at targets."""
     who = credentials()
     blob = user_certificate(key(), key_id="joe", principals=("ann", "root"))
@@ -184,7 +184,7 @@ def test_the_key_id_is_the_user() -> None:
     assert refused(who, "eve", ED_CERT, user_certificate(key(), key_id="eve")) == "no such user"
 
 
-def test_a_forced_command_binds_both_logins() -> None:
+def test_keeps_force_command_in_inner_login() -> None:
     """Outside and inside: what binds the one is not lost by coming with another key to the other."""
     who = credentials()
     forced = user_certificate(key(), critical_options={"force-command": string(b"uptime")})
@@ -199,7 +199,7 @@ def test_a_forced_command_binds_both_logins() -> None:
     assert not who.own(free, ED_CERT, forced, HERE, NOW)
 
 
-def test_certificates_that_do_not_count() -> None:
+def test_rejects_invalid_certificates() -> None:
     who = credentials()
     now = int(NOW.timestamp())
     good = user_certificate(key())
@@ -221,24 +221,24 @@ def test_certificates_that_do_not_count() -> None:
     assert who.acceptable("joe", ED_CERT, good, HERE, NOW)
 
 
-def test_no_principals_are_no_wildcard() -> None:
+def test_rejects_certificate_without_principals() -> None:
     good = decode(user_certificate(key(), principals=("joe",)))
     unsigned = good.signed.replace(string(string(b"joe")), string(b""))
     blob = unsigned + string(CA.sign(unsigned))
     assert "principal" in refused(credentials(), "joe", ED_CERT, blob)
 
 
-def test_a_source_address_that_fits() -> None:
+def test_accepts_certificate_from_its_source_address() -> None:
     blob = user_certificate(key(), critical_options={"source-address": string(b"10.0.0.0/8")})
     assert credentials().acceptable("joe", ED_CERT, blob, HERE, NOW)
 
 
-def test_a_certificate_of_nobodys_authority() -> None:
+def test_rejects_certificate_of_unknown_authority() -> None:
     nobody = credentials(authorities=())
     assert not nobody.acceptable("joe", ED_CERT, user_certificate(key()), HERE, NOW)
 
 
-def test_a_certificate_in_the_place_of_the_authority() -> None:
+def test_rejects_certificate_as_authority() -> None:
     """CVE-2025-49825: a certificate that our CA signed is not a CA."""
     middle = user_certificate(key(number=6))
 
@@ -253,13 +253,13 @@ def test_a_certificate_in_the_place_of_the_authority() -> None:
     assert "CA key" in refused(credentials(authorities=(CA.blob, middle)), "joe", ED_CERT, forged)
 
 
-def test_a_plain_key_that_is_listed_does_not_vouch_for_certificates() -> None:
+def test_rejects_certificate_signed_by_listed_user_key() -> None:
     blob = user_certificate(key(), by=authority(1))
     who = credentials(AuthorizedKey(blob=JOE), AuthorizedKey(blob=authority(1).blob))
     assert not who.acceptable("joe", ED_CERT, blob, HERE, NOW)
 
 
-def test_a_short_rsa_key_in_a_certificate() -> None:
+def test_rejects_short_rsa_key_in_certificate() -> None:
     """ssh-keygen signs those; our own CA does not."""
     short = Key(rsa.generate_private_key(65537, 1024)).public().blob()
     long = decode(user_certificate(key("rsa")))
@@ -269,7 +269,7 @@ def test_a_short_rsa_key_in_a_certificate() -> None:
     assert "1024 bits" in refused(credentials(), "joe", algorithm, blob)
 
 
-def test_revoked() -> None:
+def test_rejects_revoked_credentials() -> None:
     who = Credentials(
         users={"joe": ()},
         authorities=lambda: (CA.blob,),
@@ -281,7 +281,7 @@ def test_revoked() -> None:
 # --- the same user again
 
 
-def test_the_inner_key_is_one_of_the_outer_user() -> None:
+def test_requires_inner_key_of_outer_user() -> None:
     laptop, phone = blob_of(number=2), blob_of(number=3)
     who = credentials(AuthorizedKey(blob=laptop), AuthorizedKey(blob=phone))
     joe = who.identity("joe", ED, laptop, HERE, NOW)
@@ -293,7 +293,7 @@ def test_the_inner_key_is_one_of_the_outer_user() -> None:
     assert not who.own(joe, b"rsa-sha2-512", laptop, HERE, NOW)
 
 
-def test_the_constraints_of_a_key_hold_inside_too() -> None:
+def test_enforces_key_options_in_inner_login() -> None:
     who = credentials(AuthorizedKey(blob=JOE), AuthorizedKey(blob=ANN, sources=("192.168.0.0/16",)))
     joe = who.identity("joe", ED, JOE, HERE, NOW)
     assert not who.own(joe, ED, ANN, HERE, NOW)
@@ -303,7 +303,7 @@ def test_the_constraints_of_a_key_hold_inside_too() -> None:
 
 
 @given(st.binary(max_size=200), st.binary(max_size=40), st.text(max_size=10))
-def test_rubbish_is_nobodys(blob: bytes, algorithm: bytes, user: str) -> None:
+def test_rejects_malformed_blobs(blob: bytes, algorithm: bytes, user: str) -> None:
     who = credentials()
     for one in (blob, string(algorithm) + blob, string(ED_CERT) + blob, JOE + blob[:1]):
         if one != JOE:

@@ -31,24 +31,24 @@ NOT_BY_WILDCARD = (
 
 
 @pytest.mark.parametrize("login", PLAIN)
-def test_wildcard_allows_plain_account_name(login: str) -> None:
+def test_allows_plain_account_name_by_wildcard(login: str) -> None:
     assert allows("*", login, "joe")
 
 
 @pytest.mark.parametrize("login", [*NEVER, *NOT_BY_WILDCARD])
 @pytest.mark.parametrize("pattern", ["*", "**", "?*", "*?", "*o*", "{user}*"])
-def test_wildcard_allows_no_other_name(pattern: str, login: str) -> None:
+def test_allows_no_other_name_by_wildcard(pattern: str, login: str) -> None:
     assert not allows(pattern, login, "joe")
     assert isinstance(asked(joe(role(logins=(pattern,))), login=login), Deny)
 
 
 @pytest.mark.parametrize("login", NEVER)
-def test_no_literal_allows_what_sshd_splits(login: str) -> None:
+def test_allows_no_name_that_sshd_splits(login: str) -> None:
     assert isinstance(asked(joe(role(logins=(login, "*"))), login=login), Deny)
 
 
 @pytest.mark.parametrize("login", [name for name in NOT_BY_WILDCARD if not set("*?[") & set(name)])
-def test_literal_allows_exactly_itself(login: str) -> None:
+def test_allows_exactly_literal_name(login: str) -> None:
     assert isinstance(asked(joe(role(logins=(login,))), login=login), Allow)
     assert not allows(login, login.swapcase(), "joe") or login == login.swapcase()
 
@@ -76,12 +76,12 @@ def test_literal_allows_exactly_itself(login: str) -> None:
         ("*$", "host$", True),
     ],
 )
-def test_domain_has_to_be_in_the_pattern(pattern: str, login: str, expected: bool) -> None:
+def test_requires_domain_in_pattern(pattern: str, login: str, expected: bool) -> None:
     assert check_allowed_pattern(pattern) == pattern
     assert allows(pattern, login, "joe") is expected
 
 
-def test_user_s_own_name_stands_for_itself() -> None:
+def test_treats_user_name_as_literal() -> None:
     assert allows("{user}", "joe@corp", "joe@corp") and allows("adm-{user}", "adm-j+x", "j+x")
     assert allows("{user}-*", "joe@corp-1", "joe@corp") and not allows("{user}-*", "joe-1", "joe@corp")
     assert not allows("{user}", "root", "*") and not allows("{user}", "Joe", "joe")
@@ -91,7 +91,7 @@ def test_user_s_own_name_stands_for_itself() -> None:
 @pytest.mark.parametrize(
     "pattern", ["root/*", "root/x", "root:*", "a b", "*:", "-*", "*+*", "ü*", ".?", "$*", "*@"]
 )
-def test_config_refuses_pattern_that_allows_nothing(pattern: str) -> None:
+def test_rejects_pattern_that_can_allow_nothing(pattern: str) -> None:
     with pytest.raises(ValueError, match="can match no login"):
         check_allowed_pattern(pattern)
 
@@ -99,7 +99,7 @@ def test_config_refuses_pattern_that_allows_nothing(pattern: str) -> None:
 @pytest.mark.parametrize(
     "pattern", ["root", "{user}", "*", "svc-*", "ü", "-x", "+x", "a?", "*.*", "x*$", "??"]
 )
-def test_config_accepts_pattern_that_allows_something(pattern: str) -> None:
+def test_accepts_pattern_that_can_allow_a_login(pattern: str) -> None:
     assert check_allowed_pattern(pattern) == pattern
 
 
@@ -142,7 +142,7 @@ ACCOUNTS = st.text("abcdrostu0189_-.", min_size=1, max_size=12).filter(
 
 
 @given(ACCOUNTS, st.lists(st.sampled_from(sorted(SPELLINGS)), max_size=3))
-def test_deny_and_lock_hold_for_every_spelling(account: str, spellings: list[str]) -> None:
+def test_denies_and_locks_every_spelling(account: str, spellings: list[str]) -> None:
     """Whichever of these a target folds, and in whatever order, and even if the role names it itself."""
     login = account
     for spelling in spellings:
@@ -156,7 +156,7 @@ def test_deny_and_lock_hold_for_every_spelling(account: str, spellings: list[str
 
 
 @given(ACCOUNTS, ACCOUNTS)
-def test_deny_holds_for_no_other_account(account: str, other: str) -> None:
+def test_denies_no_other_account(account: str, other: str) -> None:
     assert denies(account, other, "joe") is (account == other)
 
 
@@ -169,16 +169,16 @@ def test_deny_holds_for_no_other_account(account: str, other: str) -> None:
         ("root.", "root", False), ("*.", "root", False), ("a?c", "ABC", True),
     ],
 )  # fmt: skip
-def test_deny(pattern: str, login: str, expected: bool) -> None:
+def test_denies_matching_login(pattern: str, login: str, expected: bool) -> None:
     assert denies(pattern, login, "joe") is expected
 
 
-def test_deny_pattern_with_many_stars_is_quick() -> None:
+def test_matches_many_wildcards_quickly() -> None:
     """Backtracking would take longer than the universe lasts."""
     assert not denies("*a" * 40 + "b", "a" * 256, "joe") and not allows("*a" * 40 + "b", "a" * 256, "joe")
 
 
-def test_lock_of_user_holds_in_any_case() -> None:
+def test_locks_user_in_any_case() -> None:
     lock = Lock(kind=LockKind.USER, name="Joe")
     assert lock.is_of_user("joe") and lock.is_of_user("JOE") and not lock.is_of_user("joe@x")
 
@@ -188,5 +188,5 @@ def test_lock_of_user_holds_in_any_case() -> None:
     [("*", "a", True), ("Root", "root", True), ("r?ot", "root", True), ("root", "r*", False),
      ("r*", "ro*", False), ("{user}", "{user}", True), ("joe", "{user}", False), ("root", "root@x", True)],
 )  # fmt: skip
-def test_deny_covers(wide: str, narrow: str, expected: bool) -> None:
+def test_detects_allow_that_deny_covers(wide: str, narrow: str, expected: bool) -> None:
     assert covers(wide, narrow) is expected

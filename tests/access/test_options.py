@@ -31,16 +31,16 @@ def together(*roles: RoleOptions) -> SessionOptions:
     return combine(roles, roles)
 
 
-def test_the_table_has_every_option_and_no_other() -> None:
+def test_lists_every_option_in_table() -> None:
     assert {row.name for row in TABLE} - set(SHORTHANDS) == {field.name for field in fields(SessionOptions)}
     assert all(set(names) <= set(SWITCHES) for names in SHORTHANDS.values())
 
 
-def test_one_role_that_says_nothing_is_the_default() -> None:
+def test_combines_role_without_options_to_defaults() -> None:
     assert together(RoleOptions()) == SessionOptions()
 
 
-def test_what_is_written_beats_a_shorthand() -> None:
+def test_prefers_option_over_shorthand() -> None:
     said = switches(port_forwarding=True, remote_forwarding=False, file_copy=False, scp=True)
     assert dict(said) == {
         "local_forwarding": True, "remote_forwarding": False, "streamlocal_forwarding": True,
@@ -49,7 +49,7 @@ def test_what_is_written_beats_a_shorthand() -> None:
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_a_no_stands_and_a_yes_opens(switch: str) -> None:
+def test_prefers_no_over_yes_of_other_roles(switch: str) -> None:
     yes, no, nothing = (
         RoleOptions(switches=switches(**{switch: True})),
         RoleOptions(switches=switches(**{switch: False})),
@@ -62,7 +62,7 @@ def test_a_no_stands_and_a_yes_opens(switch: str) -> None:
     assert not getattr(combine([no, yes], [yes]), switch)
 
 
-def test_commands_add_up_and_shut_the_shell() -> None:
+def test_unites_commands_and_closes_shell() -> None:
     some, others, every = (
         RoleOptions(commands=commands("uptime")),
         RoleOptions(commands=commands("date", "uptime")),
@@ -79,7 +79,7 @@ def test_commands_add_up_and_shut_the_shell() -> None:
     assert not together(no_exec).exec and together(no_exec).commands == ()
 
 
-def test_the_strictest() -> None:
+def test_keeps_strictest_limit() -> None:
     some = RoleOptions(require_mfa=Mfa.LOGIN, approval=frozenset({"lead"}), record=Record.BEST_EFFORT)
     others = RoleOptions(require_mfa=Mfa.SESSION, approval=frozenset({"lead", "boss"}))
     found = together(some, others, some)
@@ -109,7 +109,7 @@ def test_the_strictest() -> None:
         ("exec", "scp -t x", "scp", {"commands": commands("scp -t *"), "scp": False}, "scp"),
     ],
 )
-def test_what_may_start(
+def test_decides_about_start_requests(
     kind: str, argument: str, programs: str, closed: dict[str, object], rule: str
 ) -> None:
     assert why_not(SessionOptions(**closed), kind, argument, programs.split()) == rule  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ STARTS = st.sampled_from(
 
 
 @given(st.lists(ROLES, min_size=1, max_size=4), st.sampled_from(list(SWITCHES)), STARTS, st.data())
-def test_a_no_never_allows_more(
+def test_never_allows_more_with_additional_no(
     roles: list[RoleOptions], switch: str, start: tuple[str, str, tuple[str, ...]], data: st.DataObject
 ) -> None:
     before = together(*roles)

@@ -47,38 +47,38 @@ def cheap(password: str, cost: int = 4) -> bytes:
 
 
 @pytest.mark.parametrize("seconds", VECTORS)
-def test_the_codes_of_rfc_6238(seconds: int) -> None:
+def test_computes_codes_of_rfc_6238(seconds: int) -> None:
     assert code_at(RFC_SECRET, step_at(seconds)) == VECTORS[seconds][-6:]
     assert step_of(RFC_SECRET, VECTORS[seconds][-6:], seconds) == step_at(seconds)
 
 
-def test_the_codes_of_rfc_4226() -> None:
+def test_computes_codes_of_rfc_4226() -> None:
     assert [code_at(RFC_SECRET, count) for count in range(10)] == COUNTED
 
 
-def test_one_step_of_drift_either_way() -> None:
+def test_accepts_code_with_one_step_of_drift() -> None:
     code, step = COUNTED[5], 5
     good = [now for now in range(30, 600) if step_of(RFC_SECRET, code, now) == step]
     assert good == list(range(120, 210))
 
 
-def test_a_code_is_not_good_after_itself_or_a_later_one() -> None:
+def test_rejects_code_after_same_or_later_one() -> None:
     for after, found in ((3, 5), (4, 5), (5, None), (6, None)):
         assert step_of(RFC_SECRET, COUNTED[5], 165, after) == found
 
 
 @pytest.mark.parametrize("typed", ["254 676", " 254676\r\n", "254\t676"])
-def test_a_code_as_apps_show_it(typed: str) -> None:
+def test_accepts_code_with_spaces(typed: str) -> None:
     assert step_of(RFC_SECRET, typed, 165) == 5
 
 
 @given(st.text())
-def test_anything_may_be_typed(typed: str) -> None:
+def test_handles_any_typed_text(typed: str) -> None:
     assert step_of(RFC_SECRET, typed, 165) in (None, 4, 5, 6)
 
 
 @pytest.mark.parametrize("typed", ["", "254676254676", "54676", "254677", "٢٥٤٦٧٦", "０００"])
-def test_what_is_no_code(typed: str) -> None:
+def test_rejects_invalid_codes(typed: str) -> None:
     assert step_of(RFC_SECRET, typed, 165) is None
 
 
@@ -94,11 +94,11 @@ def test_what_is_no_code(typed: str) -> None:
         "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ====",
     ],
 )
-def test_a_secret_in_all_its_clothes(text: str) -> None:
+def test_parses_every_spelling_of_secret(text: str) -> None:
     assert parse_secret(text) == RFC_SECRET
 
 
-def test_a_secret_that_needs_padding() -> None:
+def test_parses_secret_without_padding() -> None:
     padded = base64.b32encode(bytes(range(17))).decode()
     assert padded.endswith("=")
     assert parse_secret(padded) == parse_secret(padded.rstrip("=")) == bytes(range(17))
@@ -107,19 +107,19 @@ def test_a_secret_that_needs_padding() -> None:
 @pytest.mark.parametrize(
     "text", ["", "GEZDGNBVGY3TQOJQ", "0189" * 8, "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQA", "é" * 32]
 )
-def test_what_is_no_secret(text: str) -> None:
+def test_rejects_invalid_secret(text: str) -> None:
     with pytest.raises(ValueError, match=r"base32|at least 128 bits") as caught:
         parse_secret(text)
     assert not text or text not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
-def test_a_new_secret() -> None:
+def test_creates_secret_that_parses() -> None:
     assert len(parse_secret(new_secret())) == 20
     assert new_secret() != new_secret()
 
 
-def test_the_uri_of_an_app() -> None:
+def test_formats_uri_for_apps() -> None:
     """Google's Key URI Format: label ``issuer:account``, and the issuer again."""
     assert otpauth("SECRET", "joe@x", "Example Co") == (
         "otpauth://totp/Example%20Co:joe%40x?secret=SECRET&issuer=Example%20Co"
@@ -137,14 +137,14 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("password", KNOWN)
-def test_known_hashes(password: str) -> None:
+def test_verifies_known_hashes(password: str) -> None:
     passwords = Passwords({"joe": KNOWN[password].encode()}, {}, SALT)
     assert passwords.is_right("joe", password)
     assert not passwords.is_right("joe", password + "*")
     assert not passwords.is_right("ann", password)
 
 
-def test_a_hash_as_it_is_written() -> None:
+def test_parses_hash() -> None:
     made = new_hash("corr€ct horse", 10)
     assert parse_hash(made) == made.encode()
     assert bcrypt.checkpw("corr€ct horse".encode(), made.encode())
@@ -164,7 +164,7 @@ def test_a_hash_as_it_is_written() -> None:
         new_hash("x", 10)[:28] + "/" + new_hash("x", 10)[29:],  # a salt that bcrypt would not take
     ],
 )
-def test_what_is_no_hash(text: str) -> None:
+def test_rejects_invalid_hash(text: str) -> None:
     with pytest.raises(ValueError, match="invalid hash") as caught:
         parse_hash(text)
     assert not text or text not in str(caught.value)
@@ -180,12 +180,12 @@ def test_what_is_no_hash(text: str) -> None:
         ("a\x7fb", "control"),
     ],
 )
-def test_what_can_be_no_password(password: str, why: str) -> None:
+def test_rejects_invalid_password(password: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         new_hash(password, 4)
 
 
-def test_nothing_is_cut_off() -> None:
+def test_compares_all_bytes_of_password() -> None:
     """Of 72 bytes all count, and one more is not overlooked, as bcrypt would."""
     longest = "x" * 72
     passwords = Passwords({"joe": cheap(longest)}, {}, SALT)
@@ -194,18 +194,18 @@ def test_nothing_is_cut_off() -> None:
         assert not passwords.is_right("joe", wrong)
 
 
-def test_one_password_is_one_however_it_is_typed() -> None:
+def test_normalizes_typed_password() -> None:
     composed = unicodedata.normalize("NFC", "Ångström")
     passwords = Passwords({"joe": cheap(composed)}, {}, SALT)
     assert passwords.is_right("joe", unicodedata.normalize("NFD", composed))
 
 
-def test_who_is_not_there_has_no_password() -> None:
+def test_rejects_password_of_unknown_user() -> None:
     passwords = Passwords({"joe": cheap("x")}, {}, SALT)
     assert [passwords.is_right("nobody", wrong) for wrong in ("", "x")] == [False, False]
 
 
-def test_everybody_takes_as_long() -> None:
+def test_takes_same_time_for_every_name() -> None:
     """CPU of this thread, the least of three: a name that nobody has, a hash that costs a quarter, and a
     password that can be none are no quicker than the most expensive hash."""
     passwords = Passwords({"joe": cheap("x", 9), "ann": cheap("x", 7)}, {}, SALT)
@@ -226,7 +226,7 @@ def test_everybody_takes_as_long() -> None:
 # --- who is asked for a code
 
 
-def test_questions_do_not_tell_who_is_there() -> None:
+def test_hides_existing_users_in_questions() -> None:
     hashed = cheap("x")
     mixed = Passwords({"joe": hashed, "ann": hashed}, {"joe": RFC_SECRET}, SALT)
     assert mixed.asks_code("joe") and not mixed.asks_code("ann")
@@ -238,7 +238,7 @@ def test_questions_do_not_tell_who_is_there() -> None:
     assert asked != [other.asks_code(name) for name in strangers]
 
 
-def test_where_all_are_alike_so_are_strangers() -> None:
+def test_asks_unknown_names_like_uniform_users() -> None:
     hashed = cheap("x")
     for codes in ({}, {"joe": RFC_SECRET}):
         passwords = Passwords({"joe": hashed}, codes, SALT)

@@ -118,7 +118,7 @@ def allowed(decision: Decision) -> Allow:
         ("fe80::/10", "fe80::1%eth0", (), 22),
     ],
 )
-def test_a_host_is_allowed_by_its_name_or_its_address(
+def test_allows_host_by_name_or_address(
     pattern: str, host: str, addresses: tuple[str, ...], port: int
 ) -> None:
     allowed(asked(joe(role(on=(pattern,))), host, *addresses, port=port))
@@ -141,7 +141,7 @@ def test_a_host_is_allowed_by_its_name_or_its_address(
         ("*1", "10.0.0.1", (), 22),
     ],
 )
-def test_a_host_that_no_pattern_means_is_not_allowed(
+def test_denies_host_without_matching_pattern(
     pattern: str, host: str, addresses: tuple[str, ...], port: int
 ) -> None:
     assert "(no role of joe allows it)" in reason(
@@ -159,12 +159,12 @@ def test_a_host_that_no_pattern_means_is_not_allowed(
         "*",
     ],
 )  # fmt: skip
-def test_spellings_that_a_resolver_would_fold_into_another_host_are_refused(host: str) -> None:
+def test_denies_spellings_that_resolvers_fold(host: str) -> None:
     decision = asked(joe(role(on=("*",))), host, "127.0.0.1")
     assert reason(decision).isprintable()
 
 
-def test_an_address_that_only_the_resolver_gives_is_denied_too() -> None:
+def test_denies_host_by_resolved_address() -> None:
     everywhere = joe(role(on=("*",), deny=("127.0.0.0/8", "::1")))
     for address in ("127.0.0.1", "::ffff:127.0.0.1", "::1"):
         assert "denies" in reason(asked(everywhere, "rebound.example.com", "198.51.100.1", address))
@@ -177,7 +177,7 @@ def test_an_address_that_only_the_resolver_gives_is_denied_too() -> None:
      "64:ff9b:1::10.1.2.3", "64:ff9b:1:a01:2:300::", "64:ff9b:1:c0a:1:203::", "64:ff9b:1:7:a:102:300::",
      "fe80::5efe:10.1.2.3", "2001:db8::200:5efe:10.1.2.3", "2001:0:a01:203::1", "2001::f5fe:fdfc"],
 )  # fmt: skip
-def test_an_address_behind_a_gateway_is_denied_with_the_address_itself(address: str) -> None:
+def test_denies_embedded_address_of_gateway(address: str) -> None:
     everywhere = joe(role(on=("*",), deny=("10.0.0.0/8",)))
     assert "denies" in reason(asked(everywhere, address))
     assert "denies" in reason(asked(everywhere, "web1", address))
@@ -185,24 +185,24 @@ def test_an_address_behind_a_gateway_is_denied_with_the_address_itself(address: 
         allowed(asked(everywhere, other))
 
 
-def test_this_machine_by_the_name_of_no_address_is_never_dialled() -> None:
+def test_never_dials_unspecified_address() -> None:
     everywhere = joe(role(on=("*",), deny=("127.0.0.0/8", "::1")))
     assert allowed(asked(everywhere, "web1", "0.0.0.0", "10.0.0.1", "::")).addresses == ("10.0.0.1",)
     assert "not the address of a host" in reason(asked(everywhere, "web1", "0.0.0.0", "::"))
 
 
-def test_only_the_addresses_that_are_allowed_may_be_dialled() -> None:
+def test_limits_dialling_to_allowed_addresses() -> None:
     who = joe(role(on=("10.0.0.0/8",)))
     decision = allowed(asked(who, "web1", "198.51.100.1", "10.0.0.9", "fd00::1", "10.0.0.3"))
     assert decision.addresses == ("10.0.0.9", "10.0.0.3")
 
 
-def test_a_name_that_is_allowed_is_allowed_wherever_it_leads() -> None:
+def test_allows_every_address_of_allowed_name() -> None:
     addresses = ("198.51.100.1", "10.0.0.9", "fd00::1")
     assert allowed(asked(joe(role()), "web1.example.com", *addresses)).addresses == addresses
 
 
-def test_an_address_that_was_asked_for_is_the_one_that_is_dialled() -> None:
+def test_dials_requested_address() -> None:
     assert allowed(asked(joe(role(on=("10.0.0.0/8",))), "10.0.0.9")).addresses == ("10.0.0.9",)
 
 
@@ -213,7 +213,7 @@ def test_an_address_that_was_asked_for_is_the_one_that_is_dialled() -> None:
     ("pattern", "login"),
     [("root", "root"), ("{user}", "joe"), ("adm-{user}", "adm-joe"), ("*", "anyone"), ("app-?", "app-1")],
 )
-def test_a_login(pattern: str, login: str) -> None:
+def test_allows_login_of_role(pattern: str, login: str) -> None:
     allowed(asked(joe(role(logins=(pattern,))), login=login))
     assert "denies it" in reason(asked(joe(role(logins=("*",), deny_logins=(pattern,))), login=login))
 
@@ -223,11 +223,11 @@ def test_a_login(pattern: str, login: str) -> None:
     [("root", "Root"), ("{user}", "jane"), ("{user}", "{user}"), ("root", "root "), ("root", ""), ("*", ""),
      ("*", "a\nb"), ("*", "\x1b[2J"), ("*", "x" * 257)],
 )  # fmt: skip
-def test_another_login(pattern: str, login: str) -> None:
+def test_denies_other_login(pattern: str, login: str) -> None:
     assert reason(asked(joe(role(logins=(pattern,))), login=login)).isprintable()
 
 
-def test_a_user_s_name_is_no_pattern() -> None:
+def test_treats_user_name_as_literal() -> None:
     policy = Policy(roles={"ops": role(logins=("{user}",))})
     star = Identity(user="*", method="publickey", roles=("ops",))
     target = Target(host="web1.example.com")
@@ -238,7 +238,7 @@ def test_a_user_s_name_is_no_pattern() -> None:
 # -- what the user is told
 
 
-def test_the_words() -> None:
+def test_formats_reasons() -> None:
     ops = role(on=("web1", "vault"), logins=("ubuntu", "{user}"), deny=("vault.example.com",))
     assert (
         reason(asked(joe(ops), "web1")) == "joe may not log in as root on web1 (role ops allows: ubuntu, joe)"
@@ -255,13 +255,13 @@ def test_the_words() -> None:
     assert allowed(asked(joe(ops), "web1", login="joe")).rule == "role ops allows joe"
 
 
-def test_a_reason_names_no_host_but_the_one_that_was_asked_for() -> None:
+def test_names_only_requested_host_in_reason() -> None:
     ops = role(on=("secret1", "10.9.9.9"), deny=("secret2",))
     for host in ("web1", "10.1.1.1"):
         assert "secret" not in reason(asked(joe(ops), host))
 
 
-def test_hostile_text_is_escaped_in_a_reason() -> None:
+def test_escapes_foreign_text_in_reason() -> None:
     assert "\\x1b[2J" in reason(asked(joe(role()), login="\x1b[2J"))
     assert len(reason(asked(joe(role()), login="x" * 100_000))) < 1000
 
@@ -269,7 +269,7 @@ def test_hostile_text_is_escaped_in_a_reason() -> None:
 # -- roles together
 
 
-def test_a_deny_of_any_role_wins() -> None:
+def test_prefers_deny_of_any_role() -> None:
     ops, guest = role(on=("*",)), role("guest", on=(), logins=(), deny=("vault",), source=("203.0.113.0/24",))
     assert "role guest denies it" in reason(asked(joe(ops, guest), "vault"))
     assert "role guest denies it" in reason(
@@ -277,13 +277,13 @@ def test_a_deny_of_any_role_wins() -> None:
     )
 
 
-def test_a_role_that_is_gone_allows_nothing() -> None:
+def test_ignores_removed_role() -> None:
     policy, identity = joe(role())
     assert "joe has no role" in reason(asked((Policy(), identity)))
     assert "joe has no role" in reason(asked((policy, replace(identity, roles=("admin",)))))
 
 
-def test_what_several_roles_say_adds_up() -> None:
+def test_combines_options_of_roles() -> None:
     a = RoleOptions(
         max_session_ttl=timedelta(hours=1), max_sessions=3, record=Record.BEST_EFFORT,
         switches=switches(forward_agent=True, port_forwarding=True),
@@ -306,13 +306,13 @@ def test_what_several_roles_say_adds_up() -> None:
     assert allowed(decision).rule == "roles ops, dev allow root"
 
 
-def test_a_role_for_another_host_or_login_opens_no_door() -> None:
+def test_ignores_options_of_role_for_other_login() -> None:
     wide = RoleOptions(switches=switches(forward_agent=True), max_sessions=1)
     for other in (role("dev", on=("web2",), options=wide), role("dev", logins=("joe",), options=wide)):
         assert allowed(asked(joe(role(), other))).options == SessionOptions()
 
 
-def test_a_role_for_some_of_the_addresses_opens_no_door_at_the_others() -> None:
+def test_ignores_yes_of_role_for_some_addresses() -> None:
     some = role("some", on=("10.0.0.0/8",), options=RoleOptions(switches=switches(forward_agent=True)))
     others = role("others", on=("198.51.100.0/24",))
     decision = allowed(asked(joe(some, others), "web1", "10.0.0.1", "198.51.100.1"))
@@ -324,7 +324,7 @@ def test_a_role_for_some_of_the_addresses_opens_no_door_at_the_others() -> None:
 # -- recordings
 
 
-def test_the_widest_role_says_whose_recordings_are_seen() -> None:
+def test_shows_recordings_of_widest_role() -> None:
     none, own, everything = (role(each.value, options=RoleOptions(recordings=each)) for each in Sees)
     assert sees(*joe(), HERE, NOW) is Sees.NONE
     assert sees(*joe(role()), HERE, NOW) is Sees.OWN
@@ -351,14 +351,14 @@ def test_the_widest_role_says_whose_recordings_are_seen() -> None:
         ((), HERE, False),
     ],
 )
-def test_where_the_user_comes_from(source: tuple[str, ...] | None, address: str, expected: bool) -> None:
+def test_enforces_source_of_role(source: tuple[str, ...] | None, address: str, expected: bool) -> None:
     who = joe(role(source=source))
     assert isinstance(asked(who, source=address), Allow) is expected
     assert isinstance(may_reach(*who, Target(host="a.example.com"), (), address, NOW), Allow) is expected
     assert reachable(*who, address, NOW)[0].from_here is expected
 
 
-def test_an_identity_ends() -> None:
+def test_denies_expired_identity() -> None:
     assert "has expired" in reason(asked(joe(role(), expires=NOW)))
     allowed(asked(joe(role(), expires=NOW + timedelta(seconds=1))))
 
@@ -367,33 +367,33 @@ def test_an_identity_ends() -> None:
 
 
 @pytest.mark.parametrize("empty", [role(on=()), role(logins=()), role(source=())])
-def test_empty_means_nobody(empty: Role) -> None:
+def test_denies_everything_without_entries(empty: Role) -> None:
     assert isinstance(asked(joe(empty)), Deny)
     assert isinstance(may_reach(*joe(empty), Target(host="web1.example.com"), (), HERE, NOW), Deny)
 
 
-def test_may_reach_asks_for_any_login() -> None:
+def test_reaches_host_with_any_usable_login() -> None:
     target = Target(host="web1.example.com")
     allowed(may_reach(*joe(role()), target, ("10.0.0.1",), HERE, NOW))
     denied = may_reach(*joe(role(deny_logins=("root",))), target, (), HERE, NOW)
     assert reason(denied) == "joe may not reach web1.example.com (role ops allows: root)"
 
 
-def test_what_a_user_may_know() -> None:
+def test_lists_reachable_hosts_of_user() -> None:
     ops = role(on=("web*", "10.0.0.0/8"), logins=("root", "{user}"), deny=("web9",), deny_logins=("{user}2",))
     (reach,) = reachable(*joe(ops, role("none", on=(), logins=())), HERE, NOW)
     assert (reach.role, reach.hosts, reach.logins) == ("ops", ("web*", "10.0.0.0/8"), ("root", "joe"))
     assert (reach.denied_hosts, reach.denied_logins) == (("web9",), ("joe2",))
 
 
-def test_a_style_is_no_login() -> None:
+def test_denies_login_with_style() -> None:
     """sshd takes ``root:x`` for root."""
     for login in ("root:x", "root:", ":root"):
         denied = asked(joe(role(logins=("*",), deny_logins=("root",))), login=login)
         assert "invalid login" in reason(denied)
 
 
-def test_which_role_shuts_what() -> None:
+def test_names_role_that_closes_option() -> None:
     """As it is written: a shorthand by its own name; and who says no before who names commands."""
     lines = {"": 1, "options.file_copy": 4, "options.commands": 5, "options.shell": 6}
     commands = (CommandPattern.parse("uptime"),)
@@ -423,7 +423,7 @@ class Rule:
     hosts: tuple[HostPattern, ...]
 
 
-def test_the_first_rule_for_a_target() -> None:
+def test_selects_first_matching_rule_of_target() -> None:
     rules = (
         Rule(name="db", hosts=hosts("db*")),
         Rule(name="net", hosts=hosts("10.0.0.0/8")),
@@ -485,7 +485,7 @@ SOURCES = st.sampled_from(["192.0.2.7", "10.2.3.4", "fd00::2", ""])
 
 
 @given(roles(), TARGETS, ADDRESSES, ASKED_LOGINS, SOURCES, PATTERNS)
-def test_a_deny_wins_whatever_the_others_say(
+def test_never_allows_denied_host(
     others: tuple[Role, ...], target: Target, addresses: list[str], login: str, source: str, pattern: str
 ) -> None:
     before = decide(*joe(*others), target, addresses, login, source, NOW)
@@ -500,7 +500,7 @@ def test_a_deny_wins_whatever_the_others_say(
 
 
 @given(roles(), roles(), TARGETS, ADDRESSES, ASKED_LOGINS, SOURCES)
-def test_adding_roles_never_lifts_a_deny(
+def test_keeps_deny_with_additional_roles(
     some: tuple[Role, ...],
     more: tuple[Role, ...],
     target: Target,
@@ -515,7 +515,7 @@ def test_adding_roles_never_lifts_a_deny(
 
 
 @given(roles(), TARGETS, ADDRESSES, ASKED_LOGINS, SOURCES)
-def test_what_is_allowed_is_allowed_by_one_role(
+def test_allows_only_what_one_role_allows(
     some: tuple[Role, ...], target: Target, addresses: list[str], login: str, source: str
 ) -> None:
     decision = decide(*joe(*some), target, addresses, login, source, NOW)
@@ -536,7 +536,7 @@ def test_what_is_allowed_is_allowed_by_one_role(
 
 
 @given(roles(), TARGETS, ADDRESSES, ASKED_LOGINS, SOURCES)
-def test_every_address_that_may_be_dialled_would_be_allowed_by_itself(
+def test_dials_only_addresses_that_are_allowed_alone(
     some: tuple[Role, ...], target: Target, addresses: list[str], login: str, source: str
 ) -> None:
     decision = decide(*joe(*some), target, addresses, login, source, NOW)
@@ -546,7 +546,7 @@ def test_every_address_that_may_be_dialled_would_be_allowed_by_itself(
 
 
 @given(st.ip_addresses(), st.text())
-def test_any_text_is_answered(address: ipaddress.IPv4Address | ipaddress.IPv6Address, text: str) -> None:
+def test_decides_about_any_text(address: ipaddress.IPv4Address | ipaddress.IPv6Address, text: str) -> None:
     who = joe(role(on=("*",), logins=("*",)))
     for decision in (
         asked(who, text, str(address), login=text),
@@ -559,7 +559,7 @@ def test_any_text_is_answered(address: ipaddress.IPv4Address | ipaddress.IPv6Add
 # -- time, locks, and a second factor
 
 
-def test_a_role_counts_at_its_times_and_its_denies_always() -> None:
+def test_applies_role_in_its_times_and_denies_always() -> None:
     now = replace(role(), times=(Window.parse("mon 11:00-13:00"),))
     then = replace(role("then", deny=("web2.example.com",)), times=(Window.parse("tue"),))
     assert allowed(asked(joe(now))).until == NOW + timedelta(hours=1)
@@ -569,7 +569,7 @@ def test_a_role_counts_at_its_times_and_its_denies_always() -> None:
     assert sees(*joe(then), HERE, NOW) is Sees.NONE
 
 
-def test_a_grant_ends_and_so_does_a_role() -> None:
+def test_ends_grants_and_roles() -> None:
     policy, identity = joe(role())
     soon, before = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
     ending = replace(policy, ends={("joe", "ops"): soon})
@@ -601,7 +601,7 @@ def test_a_grant_ends_and_so_does_a_role() -> None:
         (LockKind.SESSION, "root", False),
     ],
 )
-def test_a_lock_wins(kind: LockKind, name: str, holds: bool) -> None:
+def test_prefers_lock_over_roles(kind: LockKind, name: str, holds: bool) -> None:
     policy, identity = joe(role())
     lock = Lock(kind=kind, name=name, until=NOW + timedelta(hours=1), reason="stolen\x1b laptop")
     decision = asked((replace(policy, locks=(lock,)), identity), "web1.example.com", "10.0.0.1", "192.0.2.1")
@@ -613,7 +613,7 @@ def test_a_lock_wins(kind: LockKind, name: str, holds: bool) -> None:
     assert isinstance(asked((replace(policy, locks=(over,)), identity)), Allow)
 
 
-def test_a_second_factor_is_required_where_a_role_that_allows_it_says_so() -> None:
+def test_requires_second_factor_of_allowing_role() -> None:
     careful = role("careful", options=RoleOptions(require_mfa=Mfa.LOGIN))
     policy, identity = joe(role(), careful)
     assert "role careful requires a second factor" in reason(asked((policy, identity)))
@@ -622,7 +622,7 @@ def test_a_second_factor_is_required_where_a_role_that_allows_it_says_so() -> No
     assert isinstance(asked(joe(role(), elsewhere)), Allow)
 
 
-def test_the_line_of_the_rule() -> None:
+def test_reports_line_of_rule() -> None:
     here = tuple(replace(pattern, line=41) for pattern in hosts("*.example.com"))
     lines = {"": 7, "logins": 9}
     decision = asked(joe(replace(role(), hosts=here, lines=lines)))
@@ -633,7 +633,7 @@ def test_the_line_of_the_rule() -> None:
     assert cited(asked(joe(denying))) == "role ops denies it"
 
 
-def test_who_is_locked_has_no_roles() -> None:
+def test_returns_no_active_roles_of_locked_user() -> None:
     policy, identity = joe(role())
     assert [one.name for one in active(policy, identity, HERE, NOW)] == ["ops"]
     lock = Lock(kind=LockKind.USER, name="joe", until=NOW + timedelta(hours=1))

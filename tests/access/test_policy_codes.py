@@ -55,7 +55,7 @@ def _code(policy: Policy, host: str, login: str, identity: Identity | None = Non
         ("10.1", "root", ReasonCode.INVALID_TARGET),
     ],
 )
-def test_the_code_of_a_denial(host: str, login: str, code: ReasonCode) -> None:
+def test_returns_code_of_denial(host: str, login: str, code: ReasonCode) -> None:
     assert _code(_policy(), host, login) is code
 
 
@@ -67,11 +67,11 @@ def test_the_code_of_a_denial(host: str, login: str, code: ReasonCode) -> None:
         (LockKind.LOGIN, "root", ReasonCode.LOGIN_LOCKED),
     ],
 )
-def test_the_code_of_a_lock(kind: LockKind, name: str, code: ReasonCode) -> None:
+def test_returns_code_of_lock(kind: LockKind, name: str, code: ReasonCode) -> None:
     assert _code(_policy(Lock(kind=kind, name=name)), "10.0.0.1", "root") is code
 
 
-def test_the_code_of_a_user_without_a_role_or_time() -> None:
+def test_returns_code_without_role_or_in_other_time() -> None:
     nobody = Identity(user="eve", method="publickey")
     assert _code(_policy(), "10.0.0.1", "root", nobody) is ReasonCode.NO_ROLE
     late = Identity(user="joe", method="publickey", roles=("ops",), expires=NOW - timedelta(seconds=1))

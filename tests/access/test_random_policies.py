@@ -116,7 +116,7 @@ def asked(made: World, having: Policy | None = None, now: datetime | None = None
     )
 
 
-def test_what_is_hopeless_is_denied_wherever_the_name_leads() -> None:
+def test_denies_hopeless_target_at_every_address() -> None:
     """And what isn't may be allowed: a name is looked up where that may change the answer."""
     rng = random.Random(9)
     found = 0
@@ -146,7 +146,7 @@ def as_dict(decision: Allow) -> dict[str, object]:
     }
 
 
-def test_ten_thousand_random_policies() -> None:
+def test_decides_like_model_for_random_policies() -> None:
     rng = random.Random(6)
     allowed = 0
     for number in range(COUNT):
@@ -170,7 +170,7 @@ def allows_no_more(before: Decision, after: Decision) -> bool:
     return set(after.addresses) <= set(before.addresses) and not opened
 
 
-def test_a_deny_a_lock_and_a_no_never_allow_more() -> None:
+def test_never_allows_more_with_additional_restrictions() -> None:
     rng = random.Random(7)
     changed = 0
     for _ in range(COUNT // 2):
@@ -194,7 +194,7 @@ def test_a_deny_a_lock_and_a_no_never_allow_more() -> None:
     assert changed > COUNT // 20
 
 
-def test_an_answer_holds_until_it_says() -> None:
+def test_keeps_decision_until_its_end() -> None:
     rng = random.Random(8)
     looked = 0
     for _ in range(COUNT // 2):

@@ -72,7 +72,7 @@ def wrong(guesses: Guesses, count: int, clock: Time, user: str = "joe", source: 
         assert guesses.begin(user, source) == 0
 
 
-def test_the_first_are_free_and_then_it_grows(tmp_path: Path) -> None:
+def test_increases_delay_after_free_attempts(tmp_path: Path) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     waits = []
@@ -82,7 +82,7 @@ def test_the_first_are_free_and_then_it_grows(tmp_path: Path) -> None:
     assert waits == [0.0] * (FREE_OF_USER + 1) + list(DELAYS) + [DELAYS[-1]]
 
 
-def test_a_delay_passes_also_in_part(tmp_path: Path) -> None:
+def test_reduces_delay_as_time_passes(tmp_path: Path) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     wrong(guesses, FREE_OF_USER + 4, clock)
@@ -91,7 +91,7 @@ def test_a_delay_passes_also_in_part(tmp_path: Path) -> None:
     assert guesses.begin("joe", HOME) == 3
 
 
-def test_many_at_once_are_no_quicker_than_one(tmp_path: Path) -> None:
+def test_counts_simultaneous_attempts(tmp_path: Path) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     waits, refused = [], 0
@@ -109,7 +109,7 @@ def test_many_at_once_are_no_quicker_than_one(tmp_path: Path) -> None:
     assert refused == 200 - len(expected)
 
 
-def test_what_is_refused_does_not_count(tmp_path: Path) -> None:
+def test_does_not_count_refused_attempts(tmp_path: Path) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     wrong(guesses, FREE_OF_USER + 7, clock)
@@ -121,7 +121,7 @@ def test_what_is_refused_does_not_count(tmp_path: Path) -> None:
     assert guesses.wait("joe", HOME) == 60
 
 
-def test_an_address_is_slowed_down_whomever_it_tries(tmp_path: Path) -> None:
+def test_limits_address_over_all_users(tmp_path: Path) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     for number in range(FREE_OF_ADDRESS + 3):
@@ -142,7 +142,7 @@ def test_an_address_is_slowed_down_whomever_it_tries(tmp_path: Path) -> None:
         ("unknown", "unknown", True),
     ],
 )
-def test_which_addresses_are_one(tmp_path: Path, one: str, other: str, same: bool) -> None:
+def test_groups_addresses_by_network(tmp_path: Path, one: str, other: str, same: bool) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     for number in range(FREE_OF_ADDRESS + 1):
@@ -150,7 +150,7 @@ def test_which_addresses_are_one(tmp_path: Path, one: str, other: str, same: boo
     assert (guesses.wait("another", other) > 0) is same
 
 
-def test_a_right_one_is_forgiven(tmp_path: Path) -> None:
+def test_clears_counts_after_correct_password(tmp_path: Path) -> None:
     """To its user all that there was, to the address this one: others behind it may be guessed at."""
     clock = Time()
     guesses = begun(tmp_path, clock)
@@ -168,7 +168,7 @@ def test_a_right_one_is_forgiven(tmp_path: Path) -> None:
     assert guesses.wait("joe", "192.0.2.8") == 0
 
 
-def test_all_is_forgotten_after_a_while(tmp_path: Path) -> None:
+def test_forgets_counts_after_an_hour(tmp_path: Path) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     wrong(guesses, 8, clock)
@@ -177,7 +177,7 @@ def test_all_is_forgotten_after_a_while(tmp_path: Path) -> None:
     assert guesses.wait("joe", HOME) == 0
 
 
-def test_a_clock_that_is_put_back(tmp_path: Path) -> None:
+def test_limits_delay_when_clock_is_set_back(tmp_path: Path) -> None:
     """Nobody waits for a day that has been already."""
     clock = Time()
     guesses = begun(tmp_path, clock)
@@ -189,7 +189,7 @@ def test_a_clock_that_is_put_back(tmp_path: Path) -> None:
     assert guesses.begin("joe", HOME) == 0
 
 
-def test_memory_is_bounded(tmp_path: Path) -> None:
+def test_bounds_memory(tmp_path: Path) -> None:
     """Names without end, from addresses without end, do not push out those that there are."""
     clock = Time()
     guesses = begun(tmp_path, clock)
@@ -207,7 +207,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     assert max(map(len, saved["users"])) == 64
 
 
-def test_codes_after_a_key_are_counted_apart(tmp_path: Path) -> None:
+def test_counts_codes_after_key_separately(tmp_path: Path) -> None:
     """Who guesses at joe's password, from anywhere, does not keep joe's key and code from working."""
     clock = Time()
     guesses = begun(tmp_path, clock)
@@ -233,7 +233,7 @@ def test_codes_after_a_key_are_counted_apart(tmp_path: Path) -> None:
     assert anew.wait("joe", HOME, Guess.CODE) == 0
 
 
-def test_users_who_came_with_a_reload_are_not_pushed_out(tmp_path: Path) -> None:
+def test_keeps_counts_of_users_added_by_reload(tmp_path: Path) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     guesses.keep(("joe", "tom"))
@@ -248,7 +248,7 @@ def test_users_who_came_with_a_reload_are_not_pushed_out(tmp_path: Path) -> None
 # --- the file
 
 
-def test_a_restart_does_not_end_it(tmp_path: Path) -> None:
+def test_keeps_counts_over_restart(tmp_path: Path) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     wrong(guesses, FREE_OF_USER + 4, clock)
@@ -260,7 +260,7 @@ def test_a_restart_does_not_end_it(tmp_path: Path) -> None:
     assert anew.wait("joe", HOME) == 15
 
 
-def test_the_file_is_private(tmp_path: Path) -> None:
+def test_writes_private_file(tmp_path: Path) -> None:
     clock = Time()
     wrong(begun(tmp_path, clock), 1, clock)
     clock.advance(SAVE_SECONDS)
@@ -268,7 +268,7 @@ def test_the_file_is_private(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["guesses.json"]
 
 
-def test_a_burst_is_one_write(tmp_path: Path) -> None:
+def test_writes_burst_once(tmp_path: Path) -> None:
     clock, disk = Time(), Disk()
     guesses = begun(tmp_path, clock, disk)
     disk.held = []
@@ -288,7 +288,7 @@ def test_a_burst_is_one_write(tmp_path: Path) -> None:
     assert disk.writes == 2
 
 
-def test_saved_is_what_there_was(tmp_path: Path) -> None:
+def test_reports_saved_state_only(tmp_path: Path) -> None:
     """A write that is under way does not have it yet."""
     clock, disk = Time(), Disk()
     guesses = begun(tmp_path, clock, disk)
@@ -303,7 +303,7 @@ def test_saved_is_what_there_was(tmp_path: Path) -> None:
     assert begun(tmp_path, clock).last_step("joe") == 56_666_666
 
 
-def test_codes_that_nobody_could_use_any_more_are_forgotten(tmp_path: Path) -> None:
+def test_forgets_expired_codes(tmp_path: Path) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     step = int(BEGAN) // 30
@@ -335,7 +335,7 @@ def test_codes_that_nobody_could_use_any_more_are_forgotten(tmp_path: Path) -> N
         b'{"salt": "00", "users": {}, "addresses": {}, "codes": {}, "steps": {"joe": "1"}}',
     ],
 )
-def test_a_broken_file_is_said_and_made_anew(tmp_path: Path, contents: bytes) -> None:
+def test_reports_and_replaces_damaged_file(tmp_path: Path, contents: bytes) -> None:
     path = tmp_path / "guesses.json"
     path.write_bytes(contents)
     clock = Time()
@@ -348,7 +348,7 @@ def test_a_broken_file_is_said_and_made_anew(tmp_path: Path, contents: bytes) ->
     assert begun(tmp_path, clock).salt == guesses.salt
 
 
-def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keeps_counts_in_memory_on_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The counts stay in memory, are said to be unsaved once, and are written when there is room."""
     clock, full = Time(), True
 

@@ -34,7 +34,7 @@ def at(text: str) -> datetime:
         ("sun 02:00-03:00 Europe/Berlin", "2026-10-25 01:30", "2026-10-25 02:00"),
     ],
 )
-def test_inside_and_outside(window: str, inside: str, outside: str) -> None:
+def test_holds_inside_window_only(window: str, inside: str, outside: str) -> None:
     parsed = Window.parse(window)
     assert parsed.holds(at(inside))
     assert not outside or not parsed.holds(at(outside))
@@ -45,12 +45,12 @@ def test_inside_and_outside(window: str, inside: str, outside: str) -> None:
     ["", "mon-frei 08:00-18:00", "08:00", "08:00-08:00", "24:00-08:00", "08:61-09:00", "25:00-26:00",
      "mon 08:00-18:00 Nowhere/City", "mon 08:00-18:00 UTC more", "mon 08:00-18:00 ../etc/passwd"],
 )  # fmt: skip
-def test_what_is_no_window(text: str) -> None:
+def test_rejects_invalid_window(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Window.parse(text)
 
 
-def test_none_is_always_and_an_empty_list_never() -> None:
+def test_opens_always_for_none_and_never_for_empty_list() -> None:
     assert is_open(None, at("2026-11-23 12:00"))
     assert not is_open((), at("2026-11-23 12:00"))
 
@@ -63,7 +63,7 @@ MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31), timezones=s
 
 
 @given(WINDOWS, MOMENTS, st.floats(0, 1))
-def test_nothing_changes_before_it_is_said_to(window: Window, now: datetime, part: float) -> None:
+def test_changes_at_reported_moment_only(window: Window, now: datetime, part: float) -> None:
     change = window.changes(now)
     assert change > now
     between = now + (change - now) * part
@@ -73,7 +73,7 @@ def test_nothing_changes_before_it_is_said_to(window: Window, now: datetime, par
         assert window.holds(change) != window.holds(change - timedelta(seconds=1))
 
 
-def test_moments() -> None:
+def test_parses_times() -> None:
     assert parse_moment("2026-12-31") == at("2026-12-31 00:00")
     assert parse_moment("2026-12-31 18:00") == at("2026-12-31 18:00")
     assert parse_moment("2026-12-31T18:00:30Z") == at("2026-12-31 18:00:30")
@@ -86,6 +86,6 @@ def test_moments() -> None:
     ["", "tomorrow", "2026-13-01", "2026-12-31 25:00", "2026-12-31 18:00 Nowhere",
      "2026-12-31 18:00Z Europe/Berlin", "0001-01-01 00:00+14:00"],
 )  # fmt: skip
-def test_what_is_no_moment(text: str) -> None:
+def test_rejects_invalid_times(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_moment(text)

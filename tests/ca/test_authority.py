@@ -69,7 +69,7 @@ def listed(certificate: Certificate, directory: Path) -> list[str]:
 # --- keys
 
 
-def test_made_once_and_read_again(state: Path) -> None:
+def test_creates_keys_once_and_reads_them_again(state: Path) -> None:
     first = opened(state)
     assert first.created == (state, *(state / name for name in KEYS))
     again = opened(state)
@@ -79,7 +79,7 @@ def test_made_once_and_read_again(state: Path) -> None:
     assert shown[0] == shown[1] not in (first.user_ca_public, first.host_ca_public)
 
 
-def test_nobody_else_reads_them(state: Path) -> None:
+def test_protects_private_keys(state: Path) -> None:
     opened(state)
     assert state.stat().st_mode & 0o777 == 0o700
     for name in KEYS:
@@ -91,7 +91,7 @@ def test_nobody_else_reads_them(state: Path) -> None:
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_ssh_keygen_reads_them(state: Path, name: str) -> None:
+def test_writes_keys_that_ssh_keygen_reads(state: Path, name: str) -> None:
     mine = opened(state)
     public = keygen("-y", "-f", state / name).split()[:2]
     assert public == (state / f"{name}.pub").read_text().split()[:2]
@@ -101,7 +101,7 @@ def test_ssh_keygen_reads_them(state: Path, name: str) -> None:
         assert mine.host_ca_line == " ".join(public) + " conchrec host CA of example.com"
 
 
-def test_a_key_that_ssh_keygen_made(state: Path) -> None:
+def test_accepts_key_of_ssh_keygen(state: Path) -> None:
     """Somebody who has an authority already brings it along."""
     state.mkdir(mode=0o700)
     keygen("-q", "-t", "ed25519", "-N", "", "-C", "ours", "-f", state / "user_ca")
@@ -110,7 +110,7 @@ def test_a_key_that_ssh_keygen_made(state: Path) -> None:
     assert state / "user_ca" not in mine.created
 
 
-def test_one_that_is_missing_is_made_and_said(state: Path) -> None:
+def test_creates_and_reports_missing_key(state: Path) -> None:
     first = opened(state)
     (state / "host_ca").unlink()
     (state / "host_ca.pub").unlink()
@@ -121,7 +121,7 @@ def test_one_that_is_missing_is_made_and_said(state: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["user_ca", "host_ca"])
-def test_one_that_was_lost_is_not_made_anew(state: Path, name: str) -> None:
+def test_refuses_to_replace_lost_private_key(state: Path, name: str) -> None:
     """Whoever trusts the old one would be locked out, and nobody would know why."""
     opened(state)
     (state / name).unlink()
@@ -138,7 +138,7 @@ def test_one_that_was_lost_is_not_made_anew(state: Path, name: str) -> None:
         (("-t", "ecdsa", "-N", ""), "is not an ed25519 key"),
     ],
 )
-def test_keys_that_will_not_do(state: Path, options: tuple[str, ...], problem: str) -> None:
+def test_rejects_unsuitable_keys(state: Path, options: tuple[str, ...], problem: str) -> None:
     state.mkdir(mode=0o700)
     keygen("-q", *options, "-f", state / "user_ca")
     with pytest.raises(ConfigError, match=problem) as caught:
@@ -150,7 +150,7 @@ def test_keys_that_will_not_do(state: Path, options: tuple[str, ...], problem: s
 @pytest.mark.parametrize(
     "contents", [b"", b"rubbish", b"-----BEGIN OPENSSH PRIVATE KEY-----\n", b"\xff" * 99]
 )
-def test_rubbish_is_no_key_and_stays_as_it_is(state: Path, contents: bytes) -> None:
+def test_keeps_invalid_key_file_unchanged(state: Path, contents: bytes) -> None:
     opened(state)
     (state / "host_ca").write_bytes(contents)
     with pytest.raises(ConfigError, match="is not an OpenSSH private key"):
@@ -159,20 +159,20 @@ def test_rubbish_is_no_key_and_stays_as_it_is(state: Path, contents: bytes) -> N
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
-def test_a_key_that_others_can_read(state: Path, mode: int) -> None:
+def test_rejects_key_readable_by_others(state: Path, mode: int) -> None:
     opened(state)
     (state / "user_ca").chmod(mode)
     with pytest.raises(ConfigError, match="can be read by others; make it yours alone: chmod 600"):
         opened(state)
 
 
-def test_a_directory_in_place_of_a_key(state: Path) -> None:
+def test_rejects_directory_in_place_of_key(state: Path) -> None:
     (state / "user_ca").mkdir(parents=True)
     with pytest.raises(ConfigError, match="can not be read: Is a directory"):
         opened(state)
 
 
-def test_a_place_where_nothing_can_be_made(tmp_path: Path) -> None:
+def test_reports_unwritable_state_dir(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="Not a directory"):
         opened(tmp_path / "file" / "state")
@@ -205,13 +205,13 @@ def together(state: Path, processes: int, serials: int) -> list[list[str]]:
     return said
 
 
-def test_two_that_open_an_empty_directory_have_the_same_keys(state: Path) -> None:
+def test_shares_keys_of_simultaneous_first_starts(state: Path) -> None:
     said = together(state, 4, 0)
     assert len({lines[0] for lines in said}) == 1
     assert said[0][0] == opened(state).public_lines(CaKind.USER).rstrip()
 
 
-def test_no_serial_number_is_given_out_twice(state: Path) -> None:
+def test_never_repeats_serial_number(state: Path) -> None:
     count = Serials.BLOCK + Serials.BLOCK // 2
     said = together(state, 2, count)
     serials = [int(number) for lines in said for number in lines[1:]]
@@ -223,7 +223,7 @@ def test_no_serial_number_is_given_out_twice(state: Path) -> None:
 
 
 @pytest.mark.parametrize("contents", ["", "many\n", "1 2"])
-def test_a_damaged_serial_file_stops_the_signing(state: Path, contents: str) -> None:
+def test_refuses_to_sign_with_damaged_serial_file(state: Path, contents: str) -> None:
     mine = opened(state)
     (state / "serial").write_text(contents)
     with pytest.raises(ConfigError, match="does not hold a number"):
@@ -231,7 +231,7 @@ def test_a_damaged_serial_file_stops_the_signing(state: Path, contents: str) -> 
     assert (state / "serial").read_text() == contents
 
 
-def test_a_block_is_on_the_disk_before_its_first_number_is_out(state: Path) -> None:
+def test_stores_serial_block_before_use(state: Path) -> None:
     mine = opened(state)
     assert mine.sign_host(mine.host_ca_public, ["web1"], timedelta(1)).serial == 1
     assert int((state / "serial").read_text()) == Serials.BLOCK
@@ -241,7 +241,7 @@ def test_a_block_is_on_the_disk_before_its_first_number_is_out(state: Path) -> N
 # --- certificates
 
 
-def test_a_certificate_for_one_connection(state: Path, tmp_path: Path) -> None:
+def test_signs_certificate_for_connection(state: Path, tmp_path: Path) -> None:
     mine = opened(state)
     signer, certificate = mine.one_connection("root", "joe", "c0ffee")
     lines = listed(certificate, tmp_path)
@@ -264,12 +264,12 @@ def test_a_certificate_for_one_connection(state: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("login", ["", "a,b", "a\nb", "\x1b[31m", "x" * 300])
-def test_a_login_that_is_no_name_gets_none(state: Path, login: str) -> None:
+def test_refuses_certificate_for_invalid_login(state: Path, login: str) -> None:
     with pytest.raises(CertificateRejected, match="invalid principal"):
         opened(state).one_connection(login, "joe", "c0ffee")
 
 
-def test_certificates_for_a_user_and_a_host(state: Path, tmp_path: Path) -> None:
+def test_signs_user_and_host_certificates(state: Path, tmp_path: Path) -> None:
     mine = opened(state)
     key = mine.inner_host_keys("x").get(ED).blob()
     user = mine.sign_user(key, principals=("root", "www"), key_id="joe", ttl=timedelta(hours=12))
@@ -291,7 +291,7 @@ def test_certificates_for_a_user_and_a_host(state: Path, tmp_path: Path) -> None
 # --- what our servers show
 
 
-def test_shown_is_a_certificate_for_that_very_name(state: Path) -> None:
+def test_returns_host_certificate_for_requested_name(state: Path) -> None:
     mine = opened(state)
     shown = mine.inner_host_keys("web1")
     assert shown.algorithms == (ED_CERT, ED)
@@ -304,7 +304,7 @@ def test_shown_is_a_certificate_for_that_very_name(state: Path) -> None:
     assert outer.principals == ("proxy.example.com", "127.0.0.1")
 
 
-def test_it_is_kept_until_half_its_time_is_over(state: Path, now: Now) -> None:
+def test_caches_host_certificate_for_half_its_validity(state: Path, now: Now) -> None:
     mine = opened(state, now)
     first = mine.inner_host_keys("web1")
     assert mine.inner_host_keys("web2") is not first
@@ -318,11 +318,11 @@ def test_it_is_kept_until_half_its_time_is_over(state: Path, now: Now) -> None:
     assert certificate.valid_before == int((now.moment + INNER_TTL).timestamp())
 
 
-def test_a_name_for_which_there_is_no_certificate_has_the_plain_key(state: Path) -> None:
+def test_returns_plain_host_key_for_invalid_name(state: Path) -> None:
     assert opened(state).inner_host_keys("x" * 300).algorithms == (ED,)
 
 
-def test_only_so_many_are_kept(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_cache_of_host_certificates(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CACHED_NAMES", 3)
     mine = opened(state)
     shown = [mine.inner_host_keys(name) for name in ("a", "b", "c")]
@@ -333,9 +333,7 @@ def test_only_so_many_are_kept(state: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(mine._shown) == 3
 
 
-def test_the_list_of_revocations_is_made_once_for_each_change(
-    state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_creates_krl_once_per_change(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody may ask for it as often as they like."""
     authority = opened(state)
     made: list[Revoked] = []

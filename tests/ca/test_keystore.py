@@ -59,7 +59,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def test_asked_once_for_all_that_have_the_same(state: Path) -> None:
+def test_asks_once_for_shared_passphrase(state: Path) -> None:
     """With ssh-keygen's own encryption, of both authorities."""
     plain = opened(state)
     for name in ("user_ca", "host_ca"):
@@ -71,14 +71,14 @@ def test_asked_once_for_all_that_have_the_same(state: Path) -> None:
     assert hidden.host_ca_public == plain.host_ca_public
 
 
-def test_a_wrong_one(state: Path) -> None:
+def test_rejects_wrong_passphrase(state: Path) -> None:
     opened(state)
     run("ssh-keygen", "-q", "-p", "-P", "", "-N", "another one", "-f", state / "user_ca")
     with pytest.raises(ConfigError, match=r"that is not the passphrase of .*user_ca"):
         opened(state, Person())
 
 
-def test_a_new_key_has_the_passphrase_of_the_old_one(state: Path) -> None:
+def test_encrypts_new_key_with_old_passphrase(state: Path) -> None:
     opened(state)
     run("ssh-keygen", "-q", "-p", "-P", "", "-N", SECRET.decode(), "-f", state / "user_ca")
     person = Person()
@@ -92,13 +92,15 @@ def test_a_new_key_has_the_passphrase_of_the_old_one(state: Path) -> None:
         run("ssh-keygen", "-y", "-P", "", "-f", state / "user_ca-2")
 
 
-def test_a_credential_of_systemd(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_passphrase_from_systemd_credential(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / keys.CREDENTIAL).write_bytes(SECRET + b"\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert keys.ask_passphrase(state / "user_ca") == SECRET
 
 
-def test_nobody_at_the_terminal(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_missing_terminal(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     monkeypatch.setattr(keys, "TERMINAL", tmp_path / "none")
     with pytest.raises(ConfigError, match=r"no terminal to ask for it; .* LoadCredential=conchrec-ca"):
@@ -152,14 +154,14 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
     ],
     ids=lambda options: "".join(options[1:]),
 )
-def test_an_agent_signs(agent: Agent, options: tuple[str, ...]) -> None:
+def test_signs_with_agent(agent: Agent, options: tuple[str, ...]) -> None:
     blob = read_public_key(agent.holds("key", *options), "test")
     signature = AgentAuthority(agent.path, blob).sign(b"what is signed")
     assert is_signed_by(blob, b"what is signed", signature)
     assert not is_signed_by(blob, b"another thing", signature)
 
 
-def test_both_authorities_in_an_agent(agent: Agent, state: Path) -> None:
+def test_opens_both_authorities_in_agent(agent: Agent, state: Path) -> None:
     """No private key is in the directory but that of the proxy's own host."""
     state.mkdir(mode=0o700)
     for name in ("user_ca", "host_ca"):
@@ -179,7 +181,7 @@ def test_both_authorities_in_an_agent(agent: Agent, state: Path) -> None:
         mine.one_connection("root", "joe", "c0ffee")
 
 
-def test_a_rotation_in_an_agent(agent: Agent, state: Path) -> None:
+def test_rotates_key_in_agent(agent: Agent, state: Path) -> None:
     state.mkdir(mode=0o700)
     for name in ("user_ca", "host_ca"):
         agent.holds(name).rename(state / f"{name}.pub")
@@ -195,13 +197,13 @@ def test_a_rotation_in_an_agent(agent: Agent, state: Path) -> None:
     assert opened(state, agent=agent.path).trusted(CaKind.USER) == (new,)
 
 
-def test_an_agent_and_no_word_about_its_keys(agent: Agent, state: Path) -> None:
+def test_requires_public_keys_with_agent(agent: Agent, state: Path) -> None:
     with pytest.raises(ConfigError, match="put the public key of the authority that the agent holds into"):
         opened(state, agent=agent.path)
     assert not (state / "user_ca").exists()
 
 
-def test_an_agent_that_is_gone(state: Path, tmp_path: Path) -> None:
+def test_reports_missing_agent(state: Path, tmp_path: Path) -> None:
     blob = opened(state).user_ca_public
     with pytest.raises(SigningFailed, match="can not be asked: No such file"):
         AgentAuthority(str(tmp_path / "none"), blob).sign(b"data")
@@ -218,7 +220,7 @@ def test_an_agent_that_is_gone(state: Path, tmp_path: Path) -> None:
         (b"\0\0\0\5\16\0\0\0\1", "makes no sense"),
     ],
 )
-def test_an_agent_that_answers_badly(state: Path, tmp_path: Path, answer: bytes, problem: str) -> None:
+def test_rejects_invalid_answers_of_agent(state: Path, tmp_path: Path, answer: bytes, problem: str) -> None:
     blob = opened(state).user_ca_public
     path = tmp_path / "bad"
     with socket.socket(socket.AF_UNIX) as listening:
@@ -238,7 +240,7 @@ def test_an_agent_that_answers_badly(state: Path, tmp_path: Path, answer: bytes,
         thread.join(30)
 
 
-def test_the_public_half_alone(state: Path) -> None:
+def test_refuses_public_key_without_private_key(state: Path) -> None:
     state.mkdir()
     (state / "user_ca.pub").write_text("ssh-ed25519 nonsense\n")
     with pytest.raises(ConfigError, match="does not hold one plain public key"):

@@ -47,19 +47,19 @@ def signed(authority: Authority, key: bytes, key_id: str = "joe") -> Certificate
 
 
 @given(values)
-def test_written_and_read(value: Revoked) -> None:
+def test_writes_and_reads_revocations(value: Revoked) -> None:
     assert Revoked.from_json(json.loads(json.dumps(value.to_json()))) == value
 
 
 @given(values, values)
-def test_adding_and_taking_back(first: Revoked, second: Revoked) -> None:
+def test_adds_and_removes_revocations(first: Revoked, second: Revoked) -> None:
     both = first.with_(second)
     assert both == second.with_(first) == both.with_(first)
     assert both.without(both) == Revoked()
     assert first.without(second).with_(second) == both
 
 
-def test_each_kind(authority: Authority) -> None:
+def test_revokes_each_kind(authority: Authority) -> None:
     """And nothing else; the list for sshd says the same."""
     first, second = signed(authority, KEYS[0]), signed(authority, KEYS[1], "ann")
     for revoked in (
@@ -76,7 +76,7 @@ def test_each_kind(authority: Authority) -> None:
     assert decode(Revoked().krl((authority.user_ca_public,))).certificates == ()
 
 
-def test_numbers_mean_nothing_in_certificates_of_others(authority: Authority, tmp_path: Path) -> None:
+def test_ignores_serials_of_other_authorities(authority: Authority, tmp_path: Path) -> None:
     other = Authority.open(tmp_path / "other", "example.org", now=lambda: NOON)
     ours, theirs = signed(authority, KEYS[0]), signed(other, KEYS[1])
     assert ours.serial == theirs.serial
@@ -85,7 +85,7 @@ def test_numbers_mean_nothing_in_certificates_of_others(authority: Authority, tm
     assert not revokes(krl, theirs.blob)
 
 
-def test_who_must_go(authority: Authority) -> None:
+def test_rejects_revoked_identities(authority: Authority) -> None:
     certificate = signed(authority, KEYS[0])
     by_key = Identity(user="joe", method="publickey", key=KEYS[1])
     by_certificate = Identity(
@@ -107,7 +107,7 @@ def test_who_must_go(authority: Authority) -> None:
 # --- the file
 
 
-def test_another_process_sees_it(tmp_path: Path) -> None:
+def test_notices_change_of_another_process(tmp_path: Path) -> None:
     mine, theirs = (Revocations(tmp_path, lambda: NOON) for _ in range(2))
     mine.change(add=Revoked(serials=frozenset({7})))
     assert mine.current == Revoked(version=1, changed=int(NOON.timestamp()), serials=frozenset({7}))
@@ -121,7 +121,7 @@ def test_another_process_sees_it(tmp_path: Path) -> None:
     assert (tmp_path / "revocations.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_same_again_is_no_change(tmp_path: Path) -> None:
+def test_ignores_repeated_change(tmp_path: Path) -> None:
     mine = Revocations(tmp_path, lambda: NOON)
     mine.change(add=Revoked(serials=frozenset({7})))
     before = (tmp_path / "revocations.json").stat()
@@ -146,7 +146,7 @@ def test_the_same_again_is_no_change(tmp_path: Path) -> None:
         '{"version": true, "changed": 0, "serials": [], "key_ids": [], "users": [], "keys": []}',
     ],
 )
-def test_a_damaged_file(tmp_path: Path, contents: str) -> None:
+def test_keeps_last_known_revocations_with_damaged_file(tmp_path: Path, contents: str) -> None:
     """It is said, it is kept, and what was known before stays revoked."""
     mine = Revocations(tmp_path, lambda: NOON)
     mine.change(add=Revoked(serials=frozenset({7})))

@@ -58,7 +58,7 @@ def taken(*steps: RotationStep) -> Rotation:
         ),
     ],
 )
-def test_what_signs_and_what_is_trusted(
+def test_changes_signing_and_trusted_keys_by_phase(
     steps: tuple[RotationStep, ...], phase: RotationPhase, signs: str, trusted: set[str]
 ) -> None:
     rotation = taken(*steps)
@@ -67,7 +67,7 @@ def test_what_signs_and_what_is_trusted(
 
 
 @given(st.lists(st.sampled_from(RotationStep), max_size=12))
-def test_no_step_drops_what_signed_in_the_one_before(steps: list[RotationStep]) -> None:
+def test_trusts_key_that_signed_in_previous_phase(steps: list[RotationStep]) -> None:
     """Only ``finish`` ends trust in certificates that there may be, and it says so. Names are never used
     twice, and what is written down is read back."""
     rotation, names = FIRST, [FIRST.old]
@@ -100,12 +100,12 @@ def test_no_step_drops_what_signed_in_the_one_before(steps: list[RotationStep]) 
         {"more": 1},
     ],
 )
-def test_what_nobody_can_have_written(change: dict[str, object]) -> None:
+def test_rejects_invalid_rotation_file(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Rotation.from_json({**FIRST.to_json(), **change})
 
 
 @pytest.mark.parametrize("fields", [None, [], "idle", {}])
-def test_no_rotation_at_all(fields: object) -> None:
+def test_is_idle_without_file(fields: object) -> None:
     with pytest.raises(ValueError, match="not the fields"):
         Rotation.from_json(fields)

@@ -85,7 +85,7 @@ def generate(path: Path, kind: str = "ed25519") -> Path:
 # --- export and status
 
 
-def test_export(cluster: Cluster, tmp_path: Path) -> None:
+def test_exports_keys(cluster: Cluster, tmp_path: Path) -> None:
     user = cluster.does("export", "--type", "user")
     assert user == (cluster.state / "user_ca.pub").read_text()
     assert cluster.does("export", "--type", "user", "--format", "authorized-keys") == f"cert-authority {user}"
@@ -101,7 +101,7 @@ def test_export(cluster: Cluster, tmp_path: Path) -> None:
     )
 
 
-def test_the_first_call_makes_the_authorities_and_says_so(tmp_path: Path) -> None:
+def test_creates_and_reports_authorities(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     cluster.does("export", "--type", "user")
     assert f"conchrec: created {cluster.state / 'user_ca'}" in cluster.err
@@ -109,14 +109,14 @@ def test_the_first_call_makes_the_authorities_and_says_so(tmp_path: Path) -> Non
     assert cluster.err == ""
 
 
-def test_status(cluster: Cluster) -> None:
+def test_prints_status(cluster: Cluster) -> None:
     said = cluster.does("status")
     for name in ("user_ca", "host_ca"):
         assert keygen("-l", "-f", cluster.state / f"{name}.pub").split()[1] in said
     assert f"state_dir {cluster.state}" in said
 
 
-def test_a_type_is_wanted(cluster: Cluster) -> None:
+def test_requires_type(cluster: Cluster) -> None:
     assert "--type" in cluster.refuses("export")
     assert cluster.code == USAGE
     assert "invalid choice" in cluster.refuses("export", "--type", "x509")
@@ -125,7 +125,7 @@ def test_a_type_is_wanted(cluster: Cluster) -> None:
 # --- hosts
 
 
-def test_a_new_key_for_a_host(cluster: Cluster, tmp_path: Path) -> None:
+def test_signs_new_host_key(cluster: Cluster, tmp_path: Path) -> None:
     out = tmp_path / "web1"
     said = cluster.does("sign-host", "--host", "Web1,web1.example.com,192.0.2.1", "--out", out)
     certificate = tmp_path / "web1-cert.pub"
@@ -143,7 +143,7 @@ def test_a_new_key_for_a_host(cluster: Cluster, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
-def test_a_key_that_the_host_has(cluster: Cluster, tmp_path: Path, kind: str) -> None:
+def test_signs_existing_host_key(cluster: Cluster, tmp_path: Path, kind: str) -> None:
     public = generate(tmp_path / "host", kind)
     out = tmp_path / "signed"
     said = cluster.does("sign-host", "--host", "web1", "--out", out, "--public-key", public, "--ttl", "7d")
@@ -154,14 +154,14 @@ def test_a_key_that_the_host_has(cluster: Cluster, tmp_path: Path, kind: str) ->
 
 
 @pytest.mark.parametrize("names", ["*.example.com", "web1,web?", "[web1]:2222"])
-def test_no_pattern_goes_into_a_host_certificate(cluster: Cluster, tmp_path: Path, names: str) -> None:
+def test_rejects_pattern_in_host_certificate(cluster: Cluster, tmp_path: Path, names: str) -> None:
     refused = cluster.refuses("sign-host", "--host", names, "--out", tmp_path / "web1")
     assert "OpenSSH before 10.3 accepts no patterns" in refused
     assert cluster.code == NO
     assert not (tmp_path / "web1").exists()
 
 
-def test_nothing_is_written_over(cluster: Cluster, tmp_path: Path) -> None:
+def test_overwrites_nothing_without_force(cluster: Cluster, tmp_path: Path) -> None:
     out = tmp_path / "web1"
     out.write_text("precious")
     said = cluster.refuses("sign-host", "--host", "web1", "--out", out)
@@ -174,7 +174,7 @@ def test_nothing_is_written_over(cluster: Cluster, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", ["", ",", "a,,b", "a b", "a,", "a\tb"])
-def test_what_is_no_list_of_names(cluster: Cluster, tmp_path: Path, names: str) -> None:
+def test_rejects_invalid_list_of_names(cluster: Cluster, tmp_path: Path, names: str) -> None:
     said = cluster.refuses("sign-host", "--host", names, "--out", tmp_path / "web1")
     assert "must be names separated by commas" in said
     assert cluster.code == USAGE
@@ -182,7 +182,7 @@ def test_what_is_no_list_of_names(cluster: Cluster, tmp_path: Path, names: str) 
 
 
 @pytest.mark.parametrize("ttl", ["", "0", "-1d", "soon", "5"])
-def test_what_is_no_time(cluster: Cluster, tmp_path: Path, ttl: str) -> None:
+def test_rejects_invalid_ttl(cluster: Cluster, tmp_path: Path, ttl: str) -> None:
     cluster.refuses("sign-host", "--host", "web1", "--out", tmp_path / "web1", f"--ttl={ttl}")
     assert cluster.code == USAGE
     assert "--ttl" in cluster.err
@@ -191,7 +191,7 @@ def test_what_is_no_time(cluster: Cluster, tmp_path: Path, ttl: str) -> None:
 # --- public keys that are none
 
 
-def test_files_without_one_plain_public_key(cluster: Cluster, tmp_path: Path) -> None:
+def test_rejects_file_without_single_public_key(cluster: Cluster, tmp_path: Path) -> None:
     public = generate(tmp_path / "key")
     generate(tmp_path / "ca")
     keygen("-q", "-s", tmp_path / "ca", "-I", "joe", "-n", "joe", public)
@@ -222,7 +222,7 @@ def test_files_without_one_plain_public_key(cluster: Cluster, tmp_path: Path) ->
 # --- users
 
 
-def test_a_certificate_for_a_user(cluster: Cluster, tmp_path: Path) -> None:
+def test_signs_user_certificate(cluster: Cluster, tmp_path: Path) -> None:
     public = generate(tmp_path / "key")
     said = cluster.does("sign-user", "--user", "joe", "--login", "root,www", "--public-key", public)
     certificate = tmp_path / "key-cert.pub"
@@ -235,13 +235,13 @@ def test_a_certificate_for_a_user(cluster: Cluster, tmp_path: Path) -> None:
     assert "or replace with --force" in again
 
 
-def test_a_user_whom_nobody_knows(cluster: Cluster, tmp_path: Path) -> None:
+def test_warns_of_unknown_user(cluster: Cluster, tmp_path: Path) -> None:
     public = generate(tmp_path / "key")
     cluster.does("sign-user", "--user", "jo", "--login", "root", "--public-key", public)
     assert f"warning: signed, but {cluster.config} has no user 'jo'" in cluster.err
 
 
-def test_an_audit_log_that_can_not_be_written_is_said(cluster: Cluster, tmp_path: Path) -> None:
+def test_warns_of_unwritable_audit_log(cluster: Cluster, tmp_path: Path) -> None:
     cluster.audit.mkdir()
     cluster.does("sign-host", "--host", "web1", "--out", tmp_path / "web1")
     assert "done, but not audited" in cluster.err
@@ -253,7 +253,7 @@ def test_an_audit_log_that_can_not_be_written_is_said(cluster: Cluster, tmp_path
 # --- a new key, and trust that is taken back
 
 
-def test_a_rotation_says_what_comes_next(cluster: Cluster) -> None:
+def test_prints_next_step_of_rotation(cluster: Cluster) -> None:
     first = cluster.does("export", "--type", "user")
     said = cluster.does("rotate", "--type", "user", "--phase", "init")
     assert said.startswith("user CA: init\n")
@@ -273,20 +273,20 @@ def test_a_rotation_says_what_comes_next(cluster: Cluster) -> None:
     assert [event["phase"] for event in cluster.events] == ["init", "update", "finish"]
 
 
-def test_out_of_step(cluster: Cluster) -> None:
+def test_rejects_phase_out_of_order(cluster: Cluster) -> None:
     refused = cluster.refuses("rotate", "--type", "host", "--phase", "finish")
     assert refused == "conchrec: finish can not come now: the phase is idle; what can: init\n"
     assert cluster.code == NO
     assert not (cluster.state / "authorities.json").exists()
 
 
-def test_a_public_key_is_for_an_agent(cluster: Cluster, tmp_path: Path) -> None:
+def test_rejects_public_key_without_agent(cluster: Cluster, tmp_path: Path) -> None:
     public = generate(tmp_path / "next")
     refused = cluster.refuses("rotate", "--type", "user", "--phase", "init", "--public-key", public)
     assert "works only with --phase init and a configured ca_agent" in refused
 
 
-def test_status_for_machines(cluster: Cluster) -> None:
+def test_prints_status_as_json(cluster: Cluster) -> None:
     cluster.does("revoke", "--serial", "7")
     told = json.loads(cluster.does("status", "--json"))
     assert told["cluster"] == "example.com"
@@ -295,7 +295,7 @@ def test_status_for_machines(cluster: Cluster) -> None:
     assert told["revoked"]["serials"] == [7]
 
 
-def test_revoked_and_not_revoked(cluster: Cluster, tmp_path: Path) -> None:
+def test_revokes_and_restores(cluster: Cluster, tmp_path: Path) -> None:
     """ssh-keygen reads the list: just what was revoked is."""
     certificates = []
     for name in ("first", "second", "third", "fourth"):
@@ -334,7 +334,7 @@ def test_revoked_and_not_revoked(cluster: Cluster, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_certificate_of_somebody_else(cluster: Cluster, tmp_path: Path) -> None:
+def test_rejects_certificate_of_other_authority(cluster: Cluster, tmp_path: Path) -> None:
     other = generate(tmp_path / "other")
     public = generate(tmp_path / "key")
     keygen("-q", "-s", other.with_suffix(""), "-I", "joe", "-n", "root", public)
@@ -354,20 +354,20 @@ def test_a_certificate_of_somebody_else(cluster: Cluster, tmp_path: Path) -> Non
         ("--serial", "7", "--user", "joe"),
     ],
 )
-def test_what_can_not_be_revoked(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+def test_rejects_invalid_revocations(cluster: Cluster, arguments: tuple[str, ...]) -> None:
     cluster.refuses("revoke", *arguments)
     assert cluster.code == USAGE
     assert not (cluster.state / "revocations.json").exists()
 
 
 @pytest.mark.parametrize("kind", ["user", "host"])
-def test_a_damaged_rotation(cluster: Cluster, kind: str) -> None:
+def test_reports_damaged_rotation(cluster: Cluster, kind: str) -> None:
     cluster.does("rotate", "--type", kind, "--phase", "init")
     (cluster.state / "authorities.json").write_text("{}")
     assert "authorities.json is damaged" in cluster.refuses("export", "--type", kind)
 
 
-async def test_ssh_believes_the_host_and_sshd_the_user(stage: Stage, tmp_path: Path) -> None:
+async def test_satisfies_ssh_and_sshd(stage: Stage, tmp_path: Path) -> None:
     """As the README has it: nothing but the two exported lines, on either side."""
     cluster = Cluster(tmp_path)
     host, joe = await make_key(tmp_path / "host"), await make_key(tmp_path / "joe")

@@ -50,7 +50,7 @@ class Asked:
         self.out, self.err = out.getvalue(), err.getvalue()
 
 
-def test_yes_and_why() -> None:
+def test_prints_rule_of_yes() -> None:
     asked = Asked("joe", "root@web1:2222", addresses=("10.0.0.1", "fd00::1"))
     assert asked.code == YES
     lines = asked.out.splitlines()
@@ -71,7 +71,7 @@ def test_yes_and_why() -> None:
     assert asked.err == "", "no role with a source has a say here"
 
 
-def test_where_the_user_is_matters() -> None:
+def test_notes_dependence_on_source() -> None:
     note = "note: the answer depends on the user's address (source); give it with --from ADDRESS\n"
     for question in (("joe", "root@far1"), ("--who", "root@far1")):
         asked = Asked(*question, addresses=("192.0.2.9",))
@@ -80,7 +80,7 @@ def test_where_the_user_is_matters() -> None:
         assert (asked.code, asked.err) == (YES, ""), question
 
 
-def test_who_is_revoked(tmp_path: Path) -> None:
+def test_denies_revoked_user(tmp_path: Path) -> None:
     text = TEXT + f"state_dir: {tmp_path}\n"
     assert Asked("joe", "root@web1", text=text, addresses=("10.0.0.1",)).code == YES
     Revocations(tmp_path, lambda: datetime.now(timezone.utc)).change(add=Revoked(users=frozenset({"joe"})))
@@ -102,7 +102,7 @@ targets:
 """
 
 
-def test_when_and_with_what() -> None:
+def test_prints_conditions_of_decision() -> None:
     day, night = "2026-12-24 12:00", "2026-12-24 23:00"
     at_night = Asked("joe", "root@db1", "--at", night, text=MORE)
     assert at_night.code == YES
@@ -129,7 +129,7 @@ def test_when_and_with_what() -> None:
     assert forbidden.out.endswith("no: ann may not run this command (role ops: commands (line 6))\n")
 
 
-def test_who() -> None:
+def test_lists_allowed_users() -> None:
     found = Asked("--who", "root@db1", "--at", "2026-12-24 23:00Z", text=MORE)
     assert (found.code, [line.split(":")[0] for line in found.out.splitlines()]) == (
         YES,
@@ -148,7 +148,7 @@ def test_who() -> None:
     assert one["allowed"] is False and "jim may not reach elsewhere" in one["reason"]
 
 
-def test_a_lock_is_said(tmp_path: Path) -> None:
+def test_prints_lock(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     locks = Locks(tmp_path / "state", lambda: datetime.now(timezone.utc))
     locks.add(Lock(kind=LockKind.USER, name="ann", reason="on holiday"))
@@ -158,7 +158,7 @@ def test_a_lock_is_said(tmp_path: Path) -> None:
     assert "locks were not checked" in Asked("ann", "root@db1", text=text).err
 
 
-def test_no_and_why() -> None:
+def test_prints_reason_of_no() -> None:
     asked = Asked("joe", "ubuntu@web1", addresses=("10.0.0.1",))
     assert asked.code == NO
     assert (
@@ -168,19 +168,19 @@ def test_no_and_why() -> None:
     assert asked.out == "no: joe may not reach web9 (role ops denies it) (config.yaml:8)\n"
 
 
-def test_a_name_that_does_not_resolve_is_judged_by_the_name() -> None:
+def test_decides_by_name_without_addresses() -> None:
     asked = Asked("joe", "root@web1")
     assert asked.code == YES
     assert "cannot resolve" in asked.err
 
 
-def test_a_user_that_there_is_not() -> None:
+def test_reports_unknown_user() -> None:
     asked = Asked("jo", "root@web1")
     assert (asked.code, asked.err) == (NO, f"conchrec: {FILE} has no user 'jo'; did you mean joe?\n")
     assert Asked("jane", "root@web1").out == "no: jane may not reach web1 (jane has no role)\n"
 
 
-def test_where_the_user_is() -> None:
+def test_uses_source_of_user() -> None:
     assert Asked("joe", "x@far1", "192.0.2.7").code == YES
     asked = Asked("joe", "x@far1", "198.51.100.7")
     assert (asked.code, asked.out) == (
@@ -204,25 +204,25 @@ def test_where_the_user_is() -> None:
         ("a@b@web1", "a@b", Target(host="web1")),
     ],
 )
-def test_destinations(text: str, login: str, target: Target) -> None:
+def test_parses_destinations(text: str, login: str, target: Target) -> None:
     assert parse_destination(text) == (login, target)
 
 
 @pytest.mark.parametrize(
     "text", ["", "web1", "@web1", "root@", "root@web1:", "root@web1:0", "root@web1:99999"]
 )
-def test_what_is_no_destination(text: str) -> None:
+def test_rejects_invalid_destination(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="like root@web1:22"):
         parse_destination(text)
 
 
-def test_the_resolver_of_this_machine() -> None:
+def test_resolves_with_machine_resolver() -> None:
     assert resolve_target(Target(host="127.0.0.1")) == ("127.0.0.1",)
     assert resolve_target(Target(host="name.invalid")) == ()
     assert resolve_target(Target(host="x" * 300)) == ()
 
 
-def test_a_command_that_copies() -> None:
+def test_decides_about_copy_command() -> None:
     text = TEXT.replace("max_session_ttl: 12h", "file_copy: no")
     for copies in ("scp -t .", "/usr/lib/openssh/sftp-server"):
         asked = Asked("joe", "root@web1", "--command", copies, text=text)
@@ -231,7 +231,7 @@ def test_a_command_that_copies() -> None:
     assert Asked("joe", "root@web1", "--command", "cat a", text=text).code == YES
 
 
-def test_who_lacks_the_second_factor() -> None:
+def test_denies_user_without_required_second_factor() -> None:
     """Whoever can't log in can't go anywhere, also where that very role asks for none."""
     text = MORE.replace(", totp: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "")
     asked = Asked("joe", "root@db1", "--at", "2026-12-24 23:00", text=text)

@@ -31,7 +31,7 @@ def made(tmp_path: Path) -> Path:
     return directory
 
 
-def test_what_it_makes(made: Path) -> None:
+def test_creates_private_files(made: Path) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in made.iterdir()}
     assert made.stat().st_mode & 0o777 == 0o700
     for name in ("config.yaml", "known_hosts", "user_ca", "host_ca", "host_key"):
@@ -43,7 +43,7 @@ def test_what_it_makes(made: Path) -> None:
         assert line.startswith("ssh-ed25519 ")
 
 
-def test_what_it_makes_is_a_configuration(made: Path) -> None:
+def test_creates_valid_configuration(made: Path) -> None:
     it = loader.load(made / "config.yaml")
     assert (it.cluster_name, it.state_dir, it.public_address) == (
         "example.com",
@@ -65,7 +65,7 @@ def line_of(made: Path, text: str) -> int:
     return (made / "config.yaml").read_text().splitlines().index(text) + 1
 
 
-def test_what_is_commented_out_is_a_configuration_too(made: Path) -> None:
+def test_creates_valid_configuration_in_comments(made: Path) -> None:
     path = made / "config.yaml"
     path.write_text(path.read_text().replace("\n#  ", "\n  "))
     (made / "joe.keys").touch()
@@ -75,7 +75,7 @@ def test_what_is_commented_out_is_a_configuration_too(made: Path) -> None:
     assert it.warnings == ()
 
 
-def test_the_next_steps(tmp_path: Path) -> None:
+def test_prints_commands_that_work(tmp_path: Path) -> None:
     code, out, _ = run("init", tmp_path)
     assert code == 0
     for command in (
@@ -91,7 +91,7 @@ def test_the_next_steps(tmp_path: Path) -> None:
     assert it.public_address == f"{socket.gethostname()}:3023"
 
 
-def test_a_configuration_is_never_overwritten(made: Path) -> None:
+def test_keeps_existing_configuration(made: Path) -> None:
     path = made / "config.yaml"
     path.write_text("users: {}\nroles: {}\n")
     before = {file: file.read_bytes() for file in made.iterdir()}
@@ -101,7 +101,7 @@ def test_a_configuration_is_never_overwritten(made: Path) -> None:
     assert {file: file.read_bytes() for file in made.iterdir()} == before
 
 
-def test_authorities_that_are_there_are_kept(made: Path) -> None:
+def test_keeps_existing_authorities(made: Path) -> None:
     before = (made / "host_ca").read_bytes()
     (made / "config.yaml").unlink()
     assert run("init", made)[0] == 0
@@ -109,12 +109,12 @@ def test_authorities_that_are_there_are_kept(made: Path) -> None:
 
 
 @pytest.mark.parametrize("argv", [["--cluster", "../x"], ["--public-address", "a b"]])
-def test_a_wrong_use(tmp_path: Path, argv: list[str]) -> None:
+def test_rejects_wrong_arguments(tmp_path: Path, argv: list[str]) -> None:
     assert run("init", tmp_path / "new", *argv)[0] == 64
     assert not (tmp_path / "new").exists()
 
 
-def test_a_directory_that_can_not_be_made(tmp_path: Path) -> None:
+def test_reports_directory_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, _, err = run("init", tmp_path / "file" / "x")
     assert code == 1
@@ -132,7 +132,7 @@ def settings(directory: Path, **more: object) -> Path:
     return path
 
 
-def test_ssh_reads_the_snippet(tmp_path: Path) -> None:
+def test_prints_snippet_that_ssh_reads(tmp_path: Path) -> None:
     path = settings(tmp_path, public_address="proxy.example.com:2222", cluster_name="example.com")
     code, out, err = run("ssh-config", "-c", path)
     assert code == 0
@@ -154,7 +154,7 @@ def test_ssh_reads_the_snippet(tmp_path: Path) -> None:
     assert run("ssh-config", "-c", path) == (0, out, "")
 
 
-def test_a_domain_and_the_proxy_itself(tmp_path: Path) -> None:
+def test_covers_domain_and_proxy(tmp_path: Path) -> None:
     path = settings(tmp_path, public_address="proxy.example.com:2222")
     out = run("ssh-config", "--domain", "*.example.com", "-c", path)[1]
     assert "#Host *.example.com\n#    ProxyJump proxy\n" in out
@@ -171,7 +171,7 @@ def test_a_domain_and_the_proxy_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "argv", [["--name", "a b"], ["--name", "-x"], ["--domain", "a b"], ["--domain", "!x"]]
 )
-def test_what_would_be_something_else_in_the_file(tmp_path: Path, argv: list[str]) -> None:
+def test_rejects_arguments_that_change_meaning_of_file(tmp_path: Path, argv: list[str]) -> None:
     path = settings(tmp_path)
     assert run("ssh-config", *argv, "-c", path)[0] == 64
     assert not (tmp_path / "state").exists()
@@ -187,19 +187,19 @@ def test_what_would_be_something_else_in_the_file(tmp_path: Path, argv: list[str
         (["systemd:domain=INET:index=0"], socket.gethostname(), 3023),
     ],
 )
-def test_without_a_public_address(tmp_path: Path, listen: list[str], host: str, port: int) -> None:
+def test_derives_address_from_listen(tmp_path: Path, listen: list[str], host: str, port: int) -> None:
     it = loader.load(settings(tmp_path, listen=listen))
     text = snippet(it, authorities="ssh-ed25519 AAAA")
     assert f"    HostName {host.lower()}\n    Port {port}\n" in text
     assert text.endswith("@cert-authority * ssh-ed25519 AAAA\n")
 
 
-def test_several_users_name_themselves(tmp_path: Path) -> None:
+def test_leaves_user_open_with_several_users(tmp_path: Path) -> None:
     it = loader.load(settings(tmp_path, users={"joe": {}, "jane": {}}))
     assert "    # User YOUR-NAME\n" in snippet(it, authorities="ssh-ed25519 AAAA")
 
 
-def test_authorities_that_others_can_read_are_a_problem_of_the_configuration(tmp_path: Path) -> None:
+def test_reports_authorities_readable_by_others(tmp_path: Path) -> None:
     path = settings(tmp_path)
     assert run("ssh-config", "-c", path)[0] == 0
     (tmp_path / "state" / "host_ca").chmod(0o644)

@@ -51,7 +51,7 @@ def command(tmp_path: Path) -> Command:
     return Command(tmp_path)
 
 
-def test_lock_list_and_unlock(command: Command) -> None:
+def test_locks_lists_and_unlocks(command: Command) -> None:
     assert command("lock", "--user", "joe", "--for", "2h", "--reason", "stolen laptop") == DONE
     assert command.out.startswith("user joe is locked until ") and command.out.endswith(": stolen laptop\n")
     assert command("lock", "--target", "*.Example.com") == DONE
@@ -75,7 +75,7 @@ def test_lock_list_and_unlock(command: Command) -> None:
     assert (removed["event"], removed["name"]) == ("lock.remove", "joe")
 
 
-def test_the_last_one_counts_and_nobody_is_warned_of(command: Command) -> None:
+def test_replaces_lock_and_warns_of_unknown_user(command: Command) -> None:
     assert command("lock", "--user", "jeo") == DONE
     assert "has no user 'jeo'; did you mean joe?" in command.err
     assert command("lock", "--user", "jeo", "--for", "1h") == DONE
@@ -98,12 +98,12 @@ def test_the_last_one_counts_and_nobody_is_warned_of(command: Command) -> None:
         ("unlock",),
     ],
 )
-def test_a_wrong_use(command: Command, words: tuple[str, ...]) -> None:
+def test_rejects_wrong_arguments(command: Command, words: tuple[str, ...]) -> None:
     assert command(*words) == USAGE
     assert not (command.state / "locks.json").exists()
 
 
-def test_a_damaged_file_is_said_and_not_overwritten(command: Command) -> None:
+def test_reports_damaged_file_and_keeps_it(command: Command) -> None:
     path = command.state / "locks.json"
     path.write_text('[{"kind": "user"}]')
     assert command("locks") == CONFIGURATION
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_said_and_not_overwritten(command: Command) -> None:
     assert path.read_text() == '[{"kind": "user"}]'
 
 
-def test_what_was_known_stays_locked(tmp_path: Path) -> None:
+def test_keeps_last_known_locks(tmp_path: Path) -> None:
     locks = Locks(tmp_path, lambda: NOW)
     lock = Lock(kind=LockKind.USER, name="joe", until=NOW + timedelta(hours=1), made=NOW, by="root")
     locks.add(lock)
@@ -123,20 +123,20 @@ def test_what_was_known_stays_locked(tmp_path: Path) -> None:
     assert locks.current == (lock,)
 
 
-def test_what_is_over_goes_with_the_next_change(tmp_path: Path) -> None:
+def test_removes_expired_locks_with_next_change(tmp_path: Path) -> None:
     Locks(tmp_path, lambda: NOW).add(Lock(kind=LockKind.USER, name="joe", until=NOW + timedelta(hours=1)))
     later = Locks(tmp_path, lambda: NOW + timedelta(hours=2))
     assert later.remove(LockKind.USER, "joe") is None
     assert later.current == ()
 
 
-def test_names() -> None:
+def test_checks_names() -> None:
     assert check_name(LockKind.TARGET, "10.0.0.0/8") == "10.0.0.0/8"
     with pytest.raises(ValueError, match="invalid user"):
         check_name(LockKind.USER, " joe")
 
 
-def test_a_name_is_locked_with_its_addresses(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locks_addresses_of_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else whoever asks for the address gets there."""
     found: dict[str, tuple[str, ...]] = {"web1": ("192.0.2.7", "2001:db8::7")}
     monkeypatch.setattr("conchrec.cli.lock.resolve_target", lambda target: found.get(target.host, ()))
@@ -167,7 +167,7 @@ def test_a_name_is_locked_with_its_addresses(command: Command, monkeypatch: pyte
     assert Locks(command.state, lambda: NOW).current[-1].of == "grouped"
 
 
-def test_what_it_takes(command: Command) -> None:
+def test_requires_state_and_valid_options(command: Command) -> None:
     assert command("lock", "--user", "joe", "--name-only") == USAGE
     assert command.err.endswith("conchrec lock: --name-only works only with --target\n")
     (command.state / ".lock").unlink(missing_ok=True)

@@ -46,26 +46,26 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 # -- usage
 
 
-def test_the_version(command: Command) -> None:
+def test_prints_version(command: Command) -> None:
     assert command("--version") == 0
     assert command.out == f"conchrec {conchrec.__version__}\n"
 
 
-def test_help(command: Command) -> None:
+def test_prints_help(command: Command) -> None:
     assert command("--help") == 0
     assert "config" in command.out
     assert command("can", "--help") == 0
     assert "LOGIN@HOST[:PORT]" in command.out
 
 
-def test_every_command_of_the_interface_that_there_is(command: Command) -> None:
+def test_lists_commands(command: Command) -> None:
     assert command("--help") == 0
     for name in ("demo", "init", "config", "ssh-config", "ca", "can", "recordings"):
         assert f"\n    {name} " in command.out
 
 
 @pytest.mark.parametrize("argv", [[], ["config"], ["recordings"]])
-def test_no_command_is_a_wrong_use_and_gets_help(command: Command, argv: list[str]) -> None:
+def test_prints_help_without_command(command: Command, argv: list[str]) -> None:
     assert command(*argv) == 64
     assert command.out == ""
     assert command.err.startswith(" ".join(["usage: conchrec", *argv]))
@@ -77,7 +77,7 @@ def test_no_command_is_a_wrong_use_and_gets_help(command: Command, argv: list[st
      ["recordings", "play", "x", "--speed", "0"], ["recordings", "ls", "--since", "yesterday"],
      ["recordings", "search"]],
 )  # fmt: skip
-def test_a_wrong_use(command: Command, argv: list[str]) -> None:
+def test_rejects_wrong_arguments(command: Command, argv: list[str]) -> None:
     command.write(GOOD)
     assert command(*argv) == 64
     assert command.out == ""
@@ -87,7 +87,7 @@ def test_a_wrong_use(command: Command, argv: list[str]) -> None:
 # -- the configuration
 
 
-def test_the_configuration_is_here_or_in_etc_or_named(command: Command, tmp_path: Path) -> None:
+def test_finds_configuration(command: Command, tmp_path: Path) -> None:
     assert command("config", "check") == 78
     assert "conchrec: no configuration file: config.yaml and " in command.err
     assert "conchrec init DIR" in command.err
@@ -107,7 +107,7 @@ def test_the_configuration_is_here_or_in_etc_or_named(command: Command, tmp_path
         assert command.out == f"{other}: ok\n"
 
 
-def test_every_problem_is_printed(command: Command) -> None:
+def test_prints_every_problem(command: Command) -> None:
     command.write("users: {joe: {rols: []}}\nroles: {ops: {hosts: [10.*]}}\n")
     for argv in (["config", "check"], ["can", "joe", "root@web1"], ["recordings", "ls"]):
         assert command(*argv) == 78
@@ -119,12 +119,12 @@ def test_every_problem_is_printed(command: Command) -> None:
         ]
 
 
-def test_a_file_that_is_not_there(command: Command) -> None:
+def test_reports_missing_file(command: Command) -> None:
     assert command("config", "check", "-c", "nix.yaml") == 78
     assert command.err == "nix.yaml: cannot be read: No such file or directory\n"
 
 
-def test_warnings(command: Command, tmp_path: Path) -> None:
+def test_prints_warnings(command: Command, tmp_path: Path) -> None:
     command.write(GOOD + "proxy_checks_host_keys: no\n")
     assert command("config", "check") == 0
     assert command.err.startswith(
@@ -137,7 +137,7 @@ def test_warnings(command: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "endpoint", ["tcp:22:nix=1", "tcp:22:backlog=many", "haproxy:nix:1", "tcp:22:interface=a:mode=1"]
 )
-def test_what_twisted_says_of_an_endpoint(command: Command, endpoint: str) -> None:
+def test_reports_invalid_endpoint(command: Command, endpoint: str) -> None:
     command.write(f"{GOOD}listen: ['tcp:3023', '{endpoint}']\nproxy_protocol_from: [10.0.0.1]\n")
     assert command("config", "check") == 78
     assert f"listen[1]: invalid endpoint '{endpoint}': " in command.err
@@ -148,7 +148,7 @@ def test_what_twisted_says_of_an_endpoint(command: Command, endpoint: str) -> No
     ["tcp:0", "tcp:port=22:interface=127.0.0.1", "unix:/run/x:mode=600", "systemd:domain=INET:index=0",
      "haproxy:tcp:22", "tcp6:22", "tcp:interface=127.0.0.1:port=22"],
 )  # fmt: skip
-def test_endpoints(command: Command, endpoint: str) -> None:
+def test_accepts_endpoints(command: Command, endpoint: str) -> None:
     command.write(f"{GOOD}listen: ['{endpoint}']\nproxy_protocol_from: [10.0.0.1]\n")
     assert command("config", "check") == 0, command.err
 
@@ -168,14 +168,14 @@ def process(*argv: str, directory: Path) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def test_it_runs(command: Command) -> None:
+def test_runs_console_script(command: Command) -> None:
     command.write(GOOD)
     out, err = (running := process("config", "check", directory=command.directory)).communicate()
     assert (running.returncode, err) == (0, b"")
     assert out.endswith(b"config.yaml: ok\n")
 
 
-def test_whoever_reads_it_may_stop(command: Command) -> None:
+def test_ends_with_closed_pipe(command: Command) -> None:
     command.write(GOOD)
     running = process("config", "check", directory=command.directory)
     assert running.stdout and running.stderr

@@ -68,7 +68,7 @@ def scanned(picture: list[str], scale: int = 4) -> str:
     return str(code.text)
 
 
-async def test_in_a_pipe(config: Path) -> None:
+async def test_reads_password_from_pipe(config: Path) -> None:
     """One line of standard input; standard output has what goes under ``users:`` and nothing else."""
     result = (await piped(config, "joe")).check()
     assert result.errors == ""
@@ -81,7 +81,7 @@ async def test_in_a_pipe(config: Path) -> None:
     assert not passwords.is_right("joe", PASSWORD + "\n")
 
 
-async def test_what_is_printed_is_a_configuration(config: Path) -> None:
+async def test_prints_valid_configuration(config: Path) -> None:
     result = (await piped(config, "ann", "--totp")).check()
     assert "note: give the user roles too" in result.errors
     read = parse(f"users:\n{result.text}    roles: [ops]\nroles: {{ops: {{}}}}\n".encode(), config)
@@ -102,13 +102,13 @@ async def test_what_is_printed_is_a_configuration(config: Path) -> None:
         ("with\ttab", "control characters"),
     ],
 )
-async def test_what_is_no_password(config: Path, password: str, why: str) -> None:
+async def test_rejects_invalid_password(config: Path, password: str, why: str) -> None:
     result = await piped(config, "joe", stdin=password + "\n")
     assert (result.stdout, result.code) == (b"", 1)
     assert why in result.errors
 
 
-async def test_what_is_no_text(config: Path) -> None:
+async def test_rejects_invalid_text(config: Path) -> None:
     result = await run(
         *COMMAND, "joe", "-c", config, env=our_environment(), stdin="Ångström 1".encode("latin-1")
     )
@@ -119,7 +119,7 @@ async def test_what_is_no_text(config: Path) -> None:
     )
 
 
-async def test_nothing_is_typed(stage: Stage, config: Path) -> None:
+async def test_reports_missing_password(stage: Stage, config: Path) -> None:
     process = typed(stage, config, "joe")
     await process.says("New password of joe: ")
     process.write(b"\x04")
@@ -127,12 +127,12 @@ async def test_nothing_is_typed(stage: Stage, config: Path) -> None:
     assert "conchrec: no password was typed" in screen(process)
 
 
-async def test_a_short_one(config: Path) -> None:
+async def test_warns_of_short_password(config: Path) -> None:
     result = (await piped(config, "joe", stdin="secret")).check()
     assert result.errors.startswith("note: the password is short")
 
 
-async def test_at_a_terminal(stage: Stage, config: Path) -> None:
+async def test_asks_twice_at_terminal(stage: Stage, config: Path) -> None:
     process = typed(stage, config, "joe")
     await answered(process, ("New password of joe: ", PASSWORD), ("Again: ", PASSWORD))
     assert (await process.wait()).code == 0
@@ -143,7 +143,7 @@ async def test_at_a_terminal(stage: Stage, config: Path) -> None:
     assert config.read_text() == CONFIG
 
 
-async def test_not_the_same(stage: Stage, config: Path) -> None:
+async def test_rejects_different_repetition(stage: Stage, config: Path) -> None:
     process = typed(stage, config, "joe")
     await answered(process, ("New password of joe: ", PASSWORD), ("Again: ", "mistyped"))
     assert (await process.wait()).code == 1
@@ -151,7 +151,7 @@ async def test_not_the_same(stage: Stage, config: Path) -> None:
     assert "password:" not in screen(process)
 
 
-async def test_enrolment(stage: Stage, config: Path) -> None:
+async def test_enrols_authenticator_app(stage: Stage, config: Path) -> None:
     """The picture holds the URI, it fits, and one code has to be right."""
     process = typed(stage, config, "joe", "--totp")
     await answered(process, ("New password of joe: ", PASSWORD), ("Again: ", PASSWORD))
@@ -168,7 +168,7 @@ async def test_enrolment(stage: Stage, config: Path) -> None:
     assert parse_secret(shown) == secret
 
 
-async def test_an_app_that_shows_something_else(stage: Stage, config: Path) -> None:
+async def test_rejects_wrong_codes(stage: Stage, config: Path) -> None:
     process = typed(stage, config, "joe", "--totp")
     await answered(process, ("New password of joe: ", PASSWORD), ("Again: ", PASSWORD))
     await answered(process, *[("The code", "none")] * 3)
@@ -181,7 +181,7 @@ async def test_an_app_that_shows_something_else(stage: Stage, config: Path) -> N
     ("columns", "term", "why"),
     [(40, "xterm", "make it wider"), (80, "dumb", "cannot show a QR code")],
 )
-async def test_a_terminal_that_can_not_show_it(
+async def test_explains_missing_qr_code(
     stage: Stage, config: Path, columns: int, term: str, why: str
 ) -> None:
     process = typed(stage, config, "joe", "--totp", columns=columns, term=term)
@@ -193,7 +193,7 @@ async def test_a_terminal_that_can_not_show_it(
 
 
 @pytest.mark.parametrize("length", [1, 40, 90, 200, 300])
-def test_pictures_of_all_sizes(length: int) -> None:
+def test_draws_qr_codes_of_all_sizes(length: int) -> None:
     text = "otpauth://totp/" + "x" * length
     picture = qr_code(text)
     assert scanned(picture) == text

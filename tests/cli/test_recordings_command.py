@@ -91,7 +91,7 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path / "recordings")
 
 
-def test_ls(shelf: Shelf) -> None:
+def test_lists_recordings(shelf: Shelf) -> None:
     first = shelf.recorded(b"hello")
     live = shelf.recorder()
     assert listing(shelf.library, shelf.out, as_json=False) == DONE
@@ -103,7 +103,7 @@ def test_ls(shelf: Shelf) -> None:
     assert " live " in lines[1]
 
 
-def test_ls_as_json(shelf: Shelf) -> None:
+def test_lists_recordings_as_json(shelf: Shelf) -> None:
     sid = shelf.recorded(b"hello")
     live = shelf.recorder()
     live.start("exec", "vim")
@@ -115,12 +115,12 @@ def test_ls_as_json(shelf: Shelf) -> None:
     assert (running["status"], running["command"], running["user"]) == ("live", "vim", "joe")
 
 
-def test_ls_of_nothing(shelf: Shelf) -> None:
+def test_lists_nothing_in_empty_library(shelf: Shelf) -> None:
     assert listing(shelf.library, shelf.out, as_json=True) == DONE
     assert json.loads(shelf.out.getvalue()) == []
 
 
-def test_one_that_is_corrupt_is_listed_as_such(shelf: Shelf) -> None:
+def test_lists_damaged_recording(shelf: Shelf) -> None:
     bad, good = shelf.recorded(b"a"), shelf.recorded(b"b")
     next(shelf.directory.rglob(f"{bad}.json")).write_bytes(b"\0")
     listing(shelf.library, shelf.out, as_json=False)
@@ -130,7 +130,7 @@ def test_one_that_is_corrupt_is_listed_as_such(shelf: Shelf) -> None:
     assert show(shelf.library, bad, shelf.out, shelf.errors, as_json=False) == NO
 
 
-def test_what_came_from_outside_is_printed_escaped(shelf: Shelf) -> None:
+def test_escapes_foreign_text(shelf: Shelf) -> None:
     sid = shelf.recorded(b"x", command="ls \x1b[2J\n\u202e", user="j\x9boe")
     listing(shelf.library, shelf.out, as_json=False)
     show(shelf.library, sid, shelf.out, shelf.errors, as_json=False)
@@ -139,7 +139,7 @@ def test_what_came_from_outside_is_printed_escaped(shelf: Shelf) -> None:
     assert not set(text) & {"\x1b", "\x9b", "\u202e"}
 
 
-def test_show(shelf: Shelf) -> None:
+def test_shows_recording(shelf: Shelf) -> None:
     sid = shelf.recorded(b"hello")
     assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == DONE
     fields = dict(text.split(maxsplit=1) for text in shelf.out.getvalue().splitlines())
@@ -147,14 +147,14 @@ def test_show(shelf: Shelf) -> None:
     assert fields["path"].endswith(f"{sid}.cast")
 
 
-def test_show_as_json(shelf: Shelf) -> None:
+def test_shows_recording_as_json(shelf: Shelf) -> None:
     sid = shelf.recorded(b"hello")
     show(shelf.library, sid, shelf.out, shelf.errors, as_json=True)
     assert json.loads(shelf.out.getvalue())["sid"] == sid
 
 
 @pytest.mark.parametrize("sid", ["0" * 26, "../../etc/passwd", "\x1b[2J"])
-def test_there_is_no_such_recording(shelf: Shelf, sid: str) -> None:
+def test_reports_missing_recording(shelf: Shelf, sid: str) -> None:
     assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == NO
     assert play(shelf.library, sid, shelf.out, shelf.errors) == NO
     assert shelf.out.getvalue() == ""
@@ -164,7 +164,7 @@ def test_there_is_no_such_recording(shelf: Shelf, sid: str) -> None:
     )
 
 
-def test_play_into_a_pipe_does_not_wait(shelf: Shelf) -> None:
+def test_plays_into_pipe_without_delay(shelf: Shelf) -> None:
     sid = shelf.recorded(b"h\xc3\xa9llo ", b"world\r\n")
     waits: list[float] = []
     assert play(shelf.library, sid, shelf.out, shelf.errors, wait=waits.append) == DONE
@@ -175,9 +175,7 @@ def test_play_into_a_pipe_does_not_wait(shelf: Shelf) -> None:
     ("speed", "idle", "expected"),
     [(1, None, [2, 2]), (2, None, [1, 1]), (1, 0.5, [0.5, 0.5]), (2, 1, [0.5, 0.5])],
 )
-def test_play_as_it_is_takes_its_time(
-    shelf: Shelf, speed: float, idle: float | None, expected: list[float]
-) -> None:
+def test_plays_raw_with_delays(shelf: Shelf, speed: float, idle: float | None, expected: list[float]) -> None:
     sid = shelf.recorded(b"a", b"b")
     terminal = Terminal()
     waits: list[float] = []
@@ -186,13 +184,13 @@ def test_play_as_it_is_takes_its_time(
     assert terminal.getvalue() == f"ab{RESET}\r\n"
 
 
-def test_play_asks_the_reviewer_s_terminal_nothing(shelf: Shelf) -> None:
+def test_plays_without_queries_to_terminal(shelf: Shelf) -> None:
     sid = shelf.recorded(b"a\x1b[6", b"nb\x1b]52;c;?\x07c\x1b[1m")
     play(shelf.library, sid, shelf.out, shelf.errors)
     assert shelf.out.getvalue() == "abc\x1b[1m"
 
 
-def test_raw_is_raw_and_says_so(shelf: Shelf) -> None:
+def test_plays_raw_with_warning(shelf: Shelf) -> None:
     sid = shelf.recorded(b"a\x1b[6n")
     assert play(shelf.library, sid, shelf.out, shelf.errors, raw=True) == DONE
     assert follow(shelf.library, sid, shelf.out, shelf.errors, raw=True) == DONE
@@ -200,7 +198,7 @@ def test_raw_is_raw_and_says_so(shelf: Shelf) -> None:
     assert shelf.errors.getvalue().count("--raw prints control sequences unchanged") == 2
 
 
-def test_follow_what_is_being_recorded(shelf: Shelf) -> None:
+def test_follows_live_recording(shelf: Shelf) -> None:
     recorder = shelf.recorder()
     said = iter([b"one\x1b[6", b"nt", b"wo\r\n"])
 
@@ -222,7 +220,7 @@ def test_follow_what_is_being_recorded(shelf: Shelf) -> None:
     assert shelf.out.getvalue() == "onetwo\r\nlast" * 2
 
 
-def test_play_while_it_is_being_recorded(shelf: Shelf) -> None:
+def test_plays_live_recording(shelf: Shelf) -> None:
     recorder = shelf.recorder()
     recorder.start("shell")
     recorder.output(b"so far")
@@ -231,7 +229,7 @@ def test_play_while_it_is_being_recorded(shelf: Shelf) -> None:
     assert shelf.out.getvalue() == "so far"
 
 
-def test_play_what_is_damaged_shows_what_there_is_and_says_so(shelf: Shelf) -> None:
+def test_plays_damaged_recording_until_damage(shelf: Shelf) -> None:
     sid = shelf.recorded(b"good")
     path = next(shelf.directory.rglob(f"{sid}.cast"))
     path.write_bytes(path.read_bytes() + b"\0\n")
@@ -240,7 +238,7 @@ def test_play_what_is_damaged_shows_what_there_is_and_says_so(shelf: Shelf) -> N
     assert sid in shelf.errors.getvalue()
 
 
-def test_the_reviewer_may_stop(shelf: Shelf) -> None:
+def test_ends_on_keyboard_interrupt(shelf: Shelf) -> None:
     sid = shelf.recorded(b"a", b"b")
     terminal = Terminal()
 
@@ -260,7 +258,7 @@ def sids(shelf: Shelf, wanted: Filter) -> list[str]:
     return [fields["sid"] for fields in json.loads(out.getvalue())]
 
 
-def test_only_those_that_are_asked_for(shelf: Shelf) -> None:
+def test_filters_recordings(shelf: Shelf) -> None:
     joes = shelf.recorded(b"a", user="joe", host="web1")
     shelf.clock.advance(3600)
     janes = shelf.recorded(b"a", user="jane", host="fd00::1")
@@ -282,7 +280,7 @@ def test_only_those_that_are_asked_for(shelf: Shelf) -> None:
     assert sids(shelf, Filter(user="joe", since=hour)) == [live.info.sid]
 
 
-def test_when() -> None:
+def test_parses_times() -> None:
     assert moment("2026-11-23") == datetime(2026, 11, 23, tzinfo=timezone.utc)
     assert moment("2026-11-23T14:00") == datetime(2026, 11, 23, 14, tzinfo=timezone.utc)
     assert moment("2026-11-23T14:00+02:00") == NOON
@@ -295,13 +293,13 @@ def test_when() -> None:
 # -- as text, and as a file
 
 
-def test_text(shelf: Shelf) -> None:
+def test_prints_text(shelf: Shelf) -> None:
     sid = shelf.recorded(b"\x1b[1mh\xc3\xa9llo\x1b[0m\r\n", b"wrold\b\b\b\bor\x1b[Cd\x1b]0;title\x07", b"!")
     assert text(shelf.library, sid, shelf.out, shelf.errors) == DONE
     assert shelf.out.getvalue() == "héllo\nworld!\n"
 
 
-def test_text_of_what_is_damaged_is_what_there_is(shelf: Shelf) -> None:
+def test_prints_text_of_damaged_recording_until_damage(shelf: Shelf) -> None:
     sid = shelf.recorded(b"good")
     path = next(shelf.directory.rglob(f"{sid}.cast"))
     path.write_bytes(path.read_bytes() + b"\0\n")
@@ -310,7 +308,7 @@ def test_text_of_what_is_damaged_is_what_there_is(shelf: Shelf) -> None:
     assert sid in shelf.errors.getvalue()
 
 
-def test_export(shelf: Shelf, tmp_path: Path) -> None:
+def test_exports_recording(shelf: Shelf, tmp_path: Path) -> None:
     sid = shelf.recorded(b"h\xc3\xa9llo\r\n", b"\xff")
     cast = next(shelf.directory.rglob(f"{sid}.cast"))
     for form, name in (("cast", "a.cast"), ("text", "a.txt"), ("json", "a.json")):
@@ -327,7 +325,7 @@ def test_export(shelf: Shelf, tmp_path: Path) -> None:
     assert shelf.out.getvalue() == ""
 
 
-def test_export_to_standard_output(shelf: Shelf) -> None:
+def test_exports_to_standard_output(shelf: Shelf) -> None:
     sid = shelf.recorded(b"hello")
     assert export(shelf.library, sid, shelf.out, shelf.errors, form="cast") == DONE
     assert Header.parse(shelf.out.getvalue().splitlines()[0].encode()).command == "ls -l"
@@ -338,7 +336,7 @@ def test_export_to_standard_output(shelf: Shelf) -> None:
     assert terminal.getvalue() == "hello\n"
 
 
-def test_export_overwrites_nothing(shelf: Shelf, tmp_path: Path) -> None:
+def test_exports_without_overwriting(shelf: Shelf, tmp_path: Path) -> None:
     sid = shelf.recorded(b"hello")
     there = tmp_path / "there"
     there.write_text("mine")
@@ -351,7 +349,7 @@ def test_export_overwrites_nothing(shelf: Shelf, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "recordings", "there"]
 
 
-def test_export_while_it_is_being_recorded(shelf: Shelf) -> None:
+def test_exports_live_recording(shelf: Shelf) -> None:
     recorder = shelf.recorder()
     recorder.start("shell")
     recorder.output(b"so far")
@@ -362,7 +360,7 @@ def test_export_while_it_is_being_recorded(shelf: Shelf) -> None:
     assert shelf.out.getvalue().endswith('"so far"]\n')
 
 
-def test_export_of_what_is_damaged_is_json_all_the_same(shelf: Shelf) -> None:
+def test_exports_valid_json_of_damaged_recording(shelf: Shelf) -> None:
     sid = shelf.recorded(b"good")
     path = next(shelf.directory.rglob(f"{sid}.cast"))
     path.write_bytes(path.read_bytes() + b"\0\n")
@@ -370,7 +368,7 @@ def test_export_of_what_is_damaged_is_json_all_the_same(shelf: Shelf) -> None:
     assert [event[2] for event in json.loads(shelf.out.getvalue())["events"]][:1] == ["good"]
 
 
-def test_there_is_nothing_to_export(shelf: Shelf, tmp_path: Path) -> None:
+def test_reports_empty_recording(shelf: Shelf, tmp_path: Path) -> None:
     path = tmp_path / "new"
     assert export(shelf.library, "nix", shelf.out, shelf.errors, form="cast", path=path) == NO
     assert text(shelf.library, "nix", shelf.out, shelf.errors) == NO
@@ -390,7 +388,7 @@ def run(shelf: Shelf, *argv: str) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def test_every_command(shelf: Shelf, tmp_path: Path) -> None:
+def test_runs_every_command(shelf: Shelf, tmp_path: Path) -> None:
     sid = shelf.recorded(b"hello\r\n")
     assert run(shelf, "ls")[1].startswith(sid)
     assert run(shelf, "ls", "--user", "jane") == (0, "", "")
@@ -407,11 +405,11 @@ def test_every_command(shelf: Shelf, tmp_path: Path) -> None:
     )
 
 
-def test_no_directory_yet_is_no_recordings(shelf: Shelf) -> None:
+def test_lists_nothing_without_directory(shelf: Shelf) -> None:
     assert run(shelf, "ls") == (0, "", "")
 
 
-def test_a_directory_that_i_may_not_read_is_not_empty(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_unreadable_directory(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf.recorded(b"hello")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     code, out, err = run(shelf, "ls")
@@ -419,9 +417,7 @@ def test_a_directory_that_i_may_not_read_is_not_empty(shelf: Shelf, monkeypatch:
     assert f"cannot read {shelf.directory}" in err
 
 
-def test_whoever_looks_into_a_recording_is_audited(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_audits_access(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUDO_USER", "jane")
     sid = shelf.recorded(b"hello")
     audit = tmp_path / "audit"
@@ -442,7 +438,7 @@ def test_whoever_looks_into_a_recording_is_audited(
         assert (event["by"], event["sudo_user"]) == (pwd.getpwuid(os.getuid()).pw_name, "jane")
 
 
-def test_what_can_not_be_audited_is_not_shown(shelf: Shelf, tmp_path: Path) -> None:
+def test_shows_nothing_without_audit(shelf: Shelf, tmp_path: Path) -> None:
     sid = shelf.recorded(b"hello")
     (tmp_path / "audit").mkdir()
     code, out, err = run(shelf, "play", sid)

@@ -20,7 +20,7 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path / "recordings")
 
 
-def test_by_status_and_kind(shelf: Shelf) -> None:
+def test_filters_by_status_and_kind(shelf: Shelf) -> None:
     shelf.recorded(b"one\r\n")
     shell = shelf.recorder()
     shell.start("shell")
@@ -41,7 +41,7 @@ def test_by_status_and_kind(shelf: Shelf) -> None:
         assert fill(shelf.directory) == []
 
 
-def test_the_index_says_what_the_files_say(shelf: Shelf) -> None:
+def test_lists_same_with_and_without_index(shelf: Shelf) -> None:
     shelf.recorded(b"one\r\n", command="ls \x1b[c", user="ann", host="db1")
     shelf.recorder().close("nothing was run")
     shelf.recorded(b"two\r\n", command="x" * 100)
@@ -51,15 +51,13 @@ def test_the_index_says_what_the_files_say(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("wrong", [["--limit", "0"], ["--limit", "x"], ["--since", "soon"], ["--nonsense"]])
-def test_what_makes_no_sense(shelf: Shelf, wrong: list[str]) -> None:
+def test_rejects_invalid_filters(shelf: Shelf, wrong: list[str]) -> None:
     assert run(shelf, "ls", *wrong)[0] == 64
     assert run(shelf, "search", "x", *wrong)[0] == 64
     assert run(shelf, "search")[0] == 64
 
 
-def test_a_word_about_the_index_where_it_would_have_helped(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hints_at_missing_index(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_MANY", 2)
     shelf.recorded(b"one")
     shelf.recorder()
@@ -75,7 +73,7 @@ def test_a_word_about_the_index_where_it_would_have_helped(
     assert (code, again) == (0, listed) and "rebuild-index" in said
 
 
-def test_a_search_that_shows_lines_is_audited(shelf: Shelf, tmp_path: Path) -> None:
+def test_audits_search_with_hits(shelf: Shelf, tmp_path: Path) -> None:
     sids = [shelf.recorded(b"the word\r\nthe word\r\n"), shelf.recorded(b"the word\r\n")]
     shelf.recorded(b"something else\r\n")
     fill(shelf.directory)
@@ -99,13 +97,13 @@ def searched(shelf: Shelf, phrase: str, *, terminal: bool = False) -> str:
     return out.getvalue().rpartition("web1:22: ")[2]
 
 
-def test_of_a_long_line_what_is_near(shelf: Shelf) -> None:
+def test_shortens_long_line_around_match(shelf: Shelf) -> None:
     shelf.recorded(b"a" * 500 + b" word " + b"b" * 500 + b" word " + b"c" * 500 + b"\r\n")
     n = CONTEXT - 1
     assert searched(shelf, "word") == f"…{'a' * n} word {'b' * n}…{'b' * n} word {'c' * n}…\n"
 
 
-def test_a_short_line_is_whole(shelf: Shelf) -> None:
+def test_prints_short_line_completely(shelf: Shelf) -> None:
     shelf.recorded(b"db=# drop table users;\r\n")
     assert searched(shelf, "DROP TABLE", terminal=True) == "db=# \x1b[1mdrop table\x1b[m users;\n"
 
@@ -116,13 +114,13 @@ HOSTILE = (
 )
 
 
-def test_a_hostile_line_does_nothing_to_the_reviewer(shelf: Shelf) -> None:
+def test_escapes_foreign_line(shelf: Shelf) -> None:
     shelf.recorded(HOSTILE, command="word \x1b]52;c;?\x07 \u202e", user="joe")
     said = searched(shelf, "red") + searched(shelf, "word")
     assert said.replace("\n", "").isprintable() and "red" in said and "\\x1b]52" in said
 
 
-def test_what_is_gone_is_not_shown(shelf: Shelf) -> None:
+def test_hides_removed_recordings(shelf: Shelf) -> None:
     kept, gone = shelf.recorded(b"word\r\n"), shelf.recorded(b"word\r\n")
     fill(shelf.directory)
     for path in shelf.directory.rglob(f"{gone}.*"):

@@ -29,12 +29,12 @@ def read(text: bytes) -> Config:
     return parse(text, Path("/etc/conchrec/config.yaml"), me="joe")
 
 
-def test_every_setting_is_one_or_the_other() -> None:
+def test_classifies_every_setting() -> None:
     assert {field.name for field in fields(Config)} == AT_ONCE | AT_START
     assert {field.name for field in fields(Recordings)} == RECORDINGS_AT_ONCE | RECORDINGS_AT_START
 
 
-def test_what_waits_stays() -> None:
+def test_keeps_settings_that_wait_for_start() -> None:
     before, after = read(BEFORE), read(AFTER)
     names = changed(before, after)
     assert set(names) == {

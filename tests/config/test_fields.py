@@ -35,18 +35,18 @@ def section(text: str, problems: Problems) -> Section:
     return top
 
 
-def test_keys_are_the_fields_in_order() -> None:
+def test_lists_keys_in_order_of_fields() -> None:
     assert keys(SampleSection, "name", "wait") == ("flag", "count", "room", "colour")
     assert at_start(SampleSection) == {"name", "room"}
 
 
-def test_missing_keys_have_their_defaults() -> None:
+def test_reads_missing_keys_as_defaults() -> None:
     problems = Problems()
     assert read_fields(section("{}", problems), SampleSection, name="x") == SampleSection(name="x")
     assert problems.errors == []
 
 
-def test_each_key_is_read_by_the_type_of_its_default() -> None:
+def test_reads_key_by_type_of_default() -> None:
     problems = Problems()
     text = "{flag: yes, count: 9, room: 2KiB, wait: 3m, colour: blue}"
     assert read_fields(section(text, problems), SampleSection, name="x") == SampleSection(
@@ -55,7 +55,7 @@ def test_each_key_is_read_by_the_type_of_its_default() -> None:
     assert problems.errors == []
 
 
-def test_wrong_values_are_problems() -> None:
+def test_reports_wrong_values() -> None:
     problems = Problems()
     text = "{flag: 7, count: 1, room: much, wait: long, colour: green, other: 1}"
     assert read_fields(section(text, problems), SampleSection, name="x") == SampleSection(name="x")
@@ -64,6 +64,6 @@ def test_wrong_values_are_problems() -> None:
     ]
 
 
-def test_field_without_reader_must_be_given() -> None:
+def test_requires_value_for_field_without_reader() -> None:
     with pytest.raises(TypeError, match="name is not read by the type of its default"):
         read_fields(section("{}", Problems()), SampleSection)

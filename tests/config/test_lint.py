@@ -38,7 +38,7 @@ def said(text: str) -> list[str]:
     return [f"{one.line or '-'} {one.path}: {one.problem}" for one in found]
 
 
-def test_nothing_is_said_of_what_is_right() -> None:
+def test_reports_nothing_about_correct_configuration() -> None:
     assert said(RIGHT) == []
 
 
@@ -105,13 +105,13 @@ def test_nothing_is_said_of_what_is_right() -> None:
         ('rest: {hosts: ["db*"]', "rest: {hosts: [db1]", "14 targets.rest: has no effect: groups before it"),
     ],
 )
-def test_what_is_probably_a_mistake(old: str, new: str, warning: str) -> None:
+def test_warns_of_probable_mistake(old: str, new: str, warning: str) -> None:
     assert old in RIGHT
     found = said(RIGHT.replace(old, new))
     assert any(one.startswith(warning) for one in found), found
 
 
-def test_who_approves_has_to_be_one_person() -> None:
+def test_warns_when_no_user_can_approve_alone() -> None:
     roles = """\
   more: {logins: [a], hosts: [b], options: {approval: boss}}
   boss: {logins: [a], hosts: [c]}
@@ -123,7 +123,7 @@ def test_who_approves_has_to_be_one_person() -> None:
     assert said(text.replace("[boss]}", "[boss, lead]}")) == []
 
 
-def test_a_key_of_two() -> None:
+def test_warns_of_key_of_two_users() -> None:
     line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHJmKgMrdi1SrKeLE4OaoCtdZ/oDwaR9U4cY/2i4w5xy"
     text = RIGHT.replace('12-24"]', f'12-24"], authorized_keys: [{line}]')
     assert said(text) == []
@@ -143,11 +143,11 @@ def test_a_key_of_two() -> None:
         ("web*", "10.0.0.1", False), ("fd00::/8", "10.0.0.1", False), ("[fd00::1]:22", "[fd00::1]:22", True),
     ],
 )  # fmt: skip
-def test_one_pattern_covers_another(wide: str, narrow: str, expected: bool) -> None:
+def test_detects_pattern_that_covers_another(wide: str, narrow: str, expected: bool) -> None:
     assert covers(HostPattern.parse(wide), HostPattern.parse(narrow)) is expected
 
 
-def test_config_check_says_it(tmp_path: Path) -> None:
+def test_prints_warnings_in_config_check(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("state_dir: state\n" + RIGHT.replace("ann: {roles: [lead]}", "ann: {roles: []}"))
     out, err = io.StringIO(), io.StringIO()
@@ -158,7 +158,7 @@ def test_config_check_says_it(tmp_path: Path) -> None:
     )
 
 
-def test_host_keys_that_nobody_vouches_for(tmp_path: Path) -> None:
+def test_warns_of_group_without_host_keys(tmp_path: Path) -> None:
     """A known_hosts file about others vouches for nobody in the group."""
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHJmKgMrdi1SrKeLE4OaoCtdZ/oDwaR9U4cY/2i4w5xy"
     file, known = tmp_path / "config.yaml", tmp_path / "known"

@@ -123,7 +123,7 @@ def role(lines: str) -> str:
 # -- what it becomes
 
 
-def test_the_example_of_the_interface(read: Read, here: Path, keys: dict[str, str]) -> None:
+def test_reads_full_example(read: Read, here: Path, keys: dict[str, str]) -> None:
     (here / "joe.keys").write_text(keys["one.pub"])
     it = read(INTERFACE)
     assert (it.cluster_name, it.listen, it.state_dir) == (
@@ -160,13 +160,13 @@ def test_the_example_of_the_interface(read: Read, here: Path, keys: dict[str, st
     assert it.policy.roles == it.roles
 
 
-def test_what_the_example_does_not_have_is_said(read: Read, here: Path) -> None:
+def test_warns_of_missing_known_hosts(read: Read, here: Path) -> None:
     (here / "joe.keys").touch()
     warnings = "\n".join(read(INTERFACE).warnings)
     assert f"targets.db.known_hosts[0]: the file {here}/db.known_hosts does not exist" in warnings
 
 
-def test_all_but_users_and_roles_has_a_default(read: Read) -> None:
+def test_has_defaults_for_all_but_users_and_roles(read: Read) -> None:
     it = read(NOBODY)
     assert (it.listen, it.session_recording, it.proxy_checks_host_keys) == (("tcp:3023",), Mode.PROXY, True)
     assert it.state_dir == Path("/var/lib/conchrec")
@@ -184,19 +184,19 @@ def test_all_but_users_and_roles_has_a_default(read: Read) -> None:
     assert it.warnings == (f"{it.file}:1: users: is empty: nobody can log in",)
 
 
-def test_nothing_after_a_key_is_its_default_or_nobody(read: Read) -> None:
+def test_reads_key_without_value_as_default_or_nobody(read: Read) -> None:
     it = read("users:\nroles:\n  ops:\n    hosts:\n    logins:\n    options:\n    deny:\nlimits:\ntargets:\n")
     assert (it.users, it.targets, it.limits) == ({}, (), Limits())
     assert (it.roles["ops"].hosts, it.roles["ops"].logins) == ((), ())
     assert it.roles["ops"].options == RoleOptions()
 
 
-def test_an_empty_source_is_nowhere_and_a_missing_one_anywhere(read: Read) -> None:
+def test_distinguishes_empty_from_missing_source(read: Read) -> None:
     assert read(role("options: {source: []}")).roles["ops"].source == ()
     assert read(role("options: {}")).roles["ops"].source is None
 
 
-def test_paths_are_relative_to_the_file_and_know_home(read: Read, here: Path) -> None:
+def test_resolves_paths_relative_to_file_and_home(read: Read, here: Path) -> None:
     it = read(
         NOBODY
         + "state_dir: ../var\nrecordings: {directory: rec}\naudit: {file: ~/audit}\n"
@@ -214,7 +214,7 @@ def test_paths_are_relative_to_the_file_and_know_home(read: Read, here: Path) ->
 
 
 @pytest.mark.parametrize("no", ["no", "off", "false", "No", '"no"', "'off'"])
-def test_a_word_that_yaml_takes_for_a_boolean(read: Read, no: str) -> None:
+def test_reads_no_as_word(read: Read, no: str) -> None:
     it = read(f"{NOBODY}session_recording: {no}\nproxy_checks_host_keys: {no}\nrecordings: {{input: {no}}}\n")
     assert (it.session_recording, it.proxy_checks_host_keys, it.recordings.input) == (
         Mode.OFF,
@@ -224,12 +224,12 @@ def test_a_word_that_yaml_takes_for_a_boolean(read: Read, no: str) -> None:
 
 
 @pytest.mark.parametrize("yes", ["yes", "on", "true", "YES", '"yes"'])
-def test_yes(read: Read, yes: str) -> None:
+def test_reads_yes(read: Read, yes: str) -> None:
     it = read(f"{NOBODY}proxy_checks_host_keys: {yes}\nrecordings: {{input: {yes}}}\n")
     assert (it.proxy_checks_host_keys, it.recordings.input) == (True, InputPolicy.YES)
 
 
-def test_every_word(read: Read) -> None:
+def test_reads_every_word(read: Read) -> None:
     for mode in Mode:
         assert read(f"{NOBODY}session_recording: {mode.value}").session_recording is mode
     for probe in AgentProbe:
@@ -249,12 +249,12 @@ def test_every_word(read: Read) -> None:
         assert read(role(f"options: {{recordings: {whose.value}}}")).roles["ops"].options.recordings is whose
 
 
-def test_logins_and_names_that_look_like_something_else(read: Read) -> None:
+def test_reads_names_that_look_like_other_types(read: Read) -> None:
     it = read(role("logins: [007, yes, 1e3, 0x1f, 2026-11-23]\nhosts: [10.0.0.1]"))
     assert it.roles["ops"].logins == ("007", "yes", "1e3", "0x1f", "2026-11-23")
 
 
-def test_targets_keep_their_order(read: Read) -> None:
+def test_keeps_order_of_targets(read: Read) -> None:
     it = read(NOBODY + "targets:\n  z: {hosts: [a]}\n  a: {hosts: [b]}\n")
     assert [rule.name for rule in it.targets] == ["z", "a"]
     assert (it.targets[0].algorithms, it.targets[0].upstream_auth) == (None, None)
@@ -269,14 +269,14 @@ def test_targets_keep_their_order(read: Read) -> None:
         ("fd00::1", Target(host="fd00::1")),
     ],
 )
-def test_the_public_address(read: Read, text: str, expected: Target) -> None:
+def test_reads_public_address(read: Read, text: str, expected: Target) -> None:
     assert read(f'{NOBODY}public_address: "{text}"').public == expected
 
 
 # -- users and their keys
 
 
-def test_keys_in_the_file_and_beside_it(read: Read, here: Path, keys: dict[str, str]) -> None:
+def test_reads_keys_in_configuration_and_files(read: Read, here: Path, keys: dict[str, str]) -> None:
     (here / "joe.keys").write_text(f"# joe\n{keys['one.pub']}\n")
     it = read(
         "users:\n  joe:\n    authorized_keys_file: joe.keys\n"
@@ -285,7 +285,7 @@ def test_keys_in_the_file_and_beside_it(read: Read, here: Path, keys: dict[str, 
     assert sorted(key.comment for key in it.users["joe"].keys) == ["one", "two"]
 
 
-def test_an_empty_key_file_lets_nobody_in(read: Read, here: Path) -> None:
+def test_reads_empty_key_file_as_no_keys(read: Read, here: Path) -> None:
     (here / "joe.keys").write_text("# nobody\n\n")
     assert read("users: {joe: {authorized_keys_file: joe.keys}}\nroles: {}").users["joe"].keys == ()
     assert read("users: {joe: {}}\nroles: {}").users["joe"].keys == ()
@@ -295,7 +295,7 @@ def test_an_empty_key_file_lets_nobody_in(read: Read, here: Path) -> None:
 BCRYPT = "$2b$12$" + "C" * 21 + "." + "E" * 31
 
 
-def test_passwords(read: Read) -> None:
+def test_reads_passwords(read: Read) -> None:
     totp = "gezd gnbv gy3t qojq gezd gnbv gy3t qojq"
     settings = read(
         f"users:\n  joe: {{password: '{BCRYPT}', totp: {totp}}}\n  ann: {{password: {BCRYPT}}}\n  jim: {{}}\n"
@@ -320,14 +320,14 @@ def test_passwords(read: Read) -> None:
         ("password: {hunter22: 1}", "password"),
     ],
 )
-def test_a_wrong_password_is_not_shown(read: Read, lines: str, path: str) -> None:
+def test_hides_invalid_password_in_error(read: Read, lines: str, path: str) -> None:
     (problem,) = problems(read, f"users: {{joe: {{{lines}}}}}\nroles: {{}}\n")
     assert problem.startswith(f"1 users.joe.{path}: ")
     assert "hunter" not in problem.lower()
     assert BCRYPT[7:20] not in problem
 
 
-def test_passwords_that_everybody_can_read(here: Path) -> None:
+def test_warns_of_passwords_readable_by_all(here: Path) -> None:
     path = here / "config.yaml"
     text = f"users: {{joe: {{password: {BCRYPT}}}}}\nroles: {{}}\n"
     for mode, said in ((0o644, True), (0o640, False)):
@@ -336,7 +336,7 @@ def test_passwords_that_everybody_can_read(here: Path) -> None:
         assert any("every account can read" in warning for warning in loader.load(path).warnings) is said
 
 
-def test_me_and_my_own_keys(read: Read, here: Path, keys: dict[str, str]) -> None:
+def test_reads_keys_of_me(read: Read, here: Path, keys: dict[str, str]) -> None:
     home = here.parent / "home" / ".ssh"
     for name, line in keys.items():
         (home / name).write_text(line)
@@ -353,18 +353,18 @@ def test_me_and_my_own_keys(read: Read, here: Path, keys: dict[str, str]) -> Non
     assert "cert" not in warnings
 
 
-def test_me_without_any_key_may_start_and_is_told_what_to_do(read: Read) -> None:
+def test_warns_when_me_has_no_keys(read: Read) -> None:
     it = read('users:\n  "{me}": {authorized_keys_file: ["~/.ssh/*.pub"], roles: [r]}\nroles: {r: {}}\n')
     assert it.users["me"].keys == ()
     assert any("ssh-keygen -t ed25519" in warning and ":2:" in warning for warning in it.warnings)
 
 
-def test_me_is_who_runs_it(here: Path) -> None:
+def test_replaces_me_by_running_account(here: Path) -> None:
     it = loader.parse(b'users: {"{me}": {}}\nroles: {}', here / "config.yaml")
     assert list(it.users) == [pwd.getpwuid(os.getuid()).pw_name]
 
 
-def test_a_certificate_is_no_user_s_key_and_no_authority(read: Read, keys: dict[str, str]) -> None:
+def test_rejects_certificate_as_key_and_authority(read: Read, keys: dict[str, str]) -> None:
     line = keys["two-cert.pub"].strip()
     (user,) = problems(read, f"users:\n  joe:\n    authorized_keys: ['{line}']\nroles: {{}}\n")
     assert user.startswith("3 users.joe.authorized_keys[0]: ")
@@ -372,7 +372,7 @@ def test_a_certificate_is_no_user_s_key_and_no_authority(read: Read, keys: dict[
     assert authority.startswith("5 trusted_hosts.authorities[0]: ")
 
 
-def test_authorities_as_lines_and_as_files(read: Read, here: Path, keys: dict[str, str]) -> None:
+def test_reads_authorities_from_lines_and_files(read: Read, here: Path, keys: dict[str, str]) -> None:
     (here / "cas.pub").write_text(keys["one.pub"] + keys["two.pub"])
     it = read(f"{NOBODY}trusted_hosts: {{authorities: ['{keys['one.pub'].strip()}', cas.pub]}}")
     assert len(it.trusted_hosts.authorities) == 2
@@ -405,21 +405,21 @@ def test_authorities_as_lines_and_as_files(read: Read, here: Path, keys: dict[st
         ("[" * 5000, ["None : invalid YAML: too many nested lists or mappings"]),
     ],
 )  # fmt: skip
-def test_what_is_no_yaml(read: Read, text: str, expected: list[str]) -> None:
+def test_rejects_invalid_yaml(read: Read, text: str, expected: list[str]) -> None:
     assert problems(read, text) == expected
 
 
-def test_what_is_no_utf8(here: Path) -> None:
+def test_rejects_invalid_utf8(here: Path) -> None:
     with pytest.raises(ConfigErrors, match=r"config\.yaml:2: the file is not UTF-8"):
         loader.parse(b"users: {}\n\xff", here / "config.yaml")
 
 
-def test_no_file(here: Path) -> None:
+def test_reports_missing_file(here: Path) -> None:
     with pytest.raises(ConfigErrors, match=r"nix\.yaml: cannot be read: No such file or directory"):
         loader.load(here / "nix.yaml")
 
 
-def test_users_and_roles_are_required(read: Read) -> None:
+def test_requires_users_and_roles(read: Read) -> None:
     assert problems(read, "cluster_name: a\n") == [
         "1 roles: is missing; to allow nobody anything, write roles: {}",
         "1 users: is missing; to allow nobody anything, write users: {}",
@@ -549,7 +549,7 @@ def test_users_and_roles_are_required(read: Read) -> None:
           "roles"]),
     ],
 )  # fmt: skip
-def test_a_problem_and_its_line(read: Read, here: Path, text: str, expected: list[str]) -> None:
+def test_reports_problem_with_line(read: Read, here: Path, text: str, expected: list[str]) -> None:
     assert [problem.replace(str(here), "HERE") for problem in problems(read, text)] == expected
 
 
@@ -595,7 +595,7 @@ def test_a_problem_and_its_line(read: Read, here: Path, text: str, expected: lis
         ("options: {fileCopy: no}", ["4 roles.ops.options.fileCopy: unknown key; did you mean file_copy?"]),
     ],
 )  # fmt: skip
-def test_a_problem_of_a_role(read: Read, lines: str, expected: list[str]) -> None:
+def test_reports_problem_of_role_with_line(read: Read, lines: str, expected: list[str]) -> None:
     assert problems(read, role(lines)) == expected
 
 
@@ -606,12 +606,12 @@ def test_a_problem_of_a_role(read: Read, lines: str, expected: list[str]) -> Non
         "targets: {db: {hosts: [a], upstream_auth: [key]}}",
     ],
 )
-def test_what_belongs_to_a_later_version_is_refused(read: Read, text: str) -> None:
+def test_rejects_settings_of_later_versions(read: Read, text: str) -> None:
     (problem,) = problems(read, NOBODY + text)
     assert "is not available in this version" in problem
 
 
-def test_people_are_asked_last(read: Read) -> None:
+def test_requires_prompt_as_last_method(read: Read) -> None:
     text = NOBODY + "upstream_auth: [agent, prompt]"
     assert read(text).upstream_auth == (UpstreamAuth.AGENT, UpstreamAuth.PROMPT)
     (problem,) = problems(read, NOBODY + "upstream_auth: [prompt, agent]")
@@ -620,7 +620,7 @@ def test_people_are_asked_last(read: Read) -> None:
     )
 
 
-def test_direct_is_worth_a_word(read: Read) -> None:
+def test_warns_of_direct_role(read: Read) -> None:
     it = read(role("options: {direct: yes}"))
     assert it.roles["ops"].direct
     (warning,) = [warning for warning in it.warnings if "options.direct" in warning]
@@ -630,7 +630,7 @@ def test_direct_is_worth_a_word(read: Read) -> None:
     assert "options.direct" not in "".join(it.warnings)
 
 
-def test_how_recordings_are_kept(read: Read) -> None:
+def test_reads_settings_of_recordings(read: Read) -> None:
     it = read(NOBODY).recordings
     assert (it.compress, it.encrypt_to, it.retention) == (False, (), Retention(age=None, size=0))
     key = f"{RecordingSigner.generate().public_line} auditor"
@@ -644,12 +644,12 @@ def test_how_recordings_are_kept(read: Read) -> None:
 
 
 @pytest.mark.parametrize("key", ["age1xyz", "ecdsa-sha2-nistp256 AAAA", "joe", "''"])
-def test_a_recipient_that_is_none(read: Read, key: str) -> None:
+def test_rejects_invalid_recipient(read: Read, key: str) -> None:
     (problem,) = problems(read, NOBODY + f"recordings: {{encrypt_to: [{key}]}}")
     assert "recordings.encrypt_to[0]: invalid key: must be an age public key" in problem
 
 
-def test_where_audit_events_go(read: Read) -> None:
+def test_reads_settings_of_audit(read: Read) -> None:
     assert read(NOBODY).audit.syslog is None
     assert read(NOBODY + "audit: {syslog: no}").audit.syslog is None
     assert read(NOBODY + "audit: {syslog: yes}").audit.syslog == Path("/dev/log")
@@ -658,7 +658,7 @@ def test_where_audit_events_go(read: Read) -> None:
     assert "invalid value 'perhaps': must be yes or no" in problem
 
 
-def test_all_problems_at_once_and_in_order(read: Read) -> None:
+def test_reports_all_problems_in_order(read: Read) -> None:
     text = (
         "listen: []\nusers: {joe: {roles: [x]}}\nroles: {ops: {hosts: [10.*]}}\nlimits: {tries: 0}\nnix: 1\n"
     )
@@ -675,7 +675,7 @@ def test_all_problems_at_once_and_in_order(read: Read) -> None:
     assert caught.value.public.startswith("5 problems in ")
 
 
-def test_a_warning_is_no_problem(read: Read) -> None:
+def test_loads_configuration_with_warnings(read: Read) -> None:
     it = read("users: {joe: {}}\nroles: {ops: {hosts: [a]}}\nproxy_checks_host_keys: no\n")
     assert [warning.partition("config.yaml:")[2] for warning in it.warnings] == [
         "1: users.joe: joe has no role and can reach no target",
@@ -687,12 +687,12 @@ def test_a_warning_is_no_problem(read: Read) -> None:
 
 
 @pytest.mark.parametrize("text", ["users: &a\n  joe: *a\nroles: {}\n", NOBODY + "web: &a\n  listen: [*a]\n"])
-def test_a_file_that_refers_to_itself_ends(read: Read, text: str) -> None:
+def test_rejects_recursive_aliases(read: Read, text: str) -> None:
     assert problems(read, text)
 
 
 @given(st.text(st.characters(codec="utf-8")) | st.binary())
-def test_any_text_is_a_configuration_or_has_problems(text: str | bytes) -> None:
+def test_reads_or_rejects_any_text(text: str | bytes) -> None:
     raw = text.encode() if isinstance(text, str) else text
     with contextlib.suppress(ConfigErrors):
         loader.parse(raw, Path("/nowhere/config.yaml"))
@@ -719,7 +719,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(SETTINGS), VALUES))
-def test_any_value_anywhere_is_read_or_has_problems(settings: dict[str, object]) -> None:
+def test_reads_or_rejects_any_value(settings: dict[str, object]) -> None:
     errors: tuple[ConfigError, ...] = ()
     try:
         loader.parse(json.dumps(settings).encode(), Path("/nowhere/config.yaml"), me="me")
@@ -735,14 +735,14 @@ def test_any_value_anywhere_is_read_or_has_problems(settings: dict[str, object])
     ("text", "seconds"),
     [("30s", 30), ("15m", 900), ("12h", 43200), ("90d", 90 * 86400), ("2w", 14 * 86400), ("1h30m", 5400)],
 )
-def test_durations(text: str, seconds: int) -> None:
+def test_parses_durations(text: str, seconds: int) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(
     "text", ["", "5", "-5s", "5 s", "s", "5y", "0s", "1.5h", "99999999999d", "1s" * 40, "٣s", "5S"]
 )
-def test_what_is_no_duration(text: str) -> None:
+def test_rejects_invalid_duration(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_duration(text)
 
@@ -759,12 +759,12 @@ def test_what_is_no_duration(text: str) -> None:
         ("1TB", 10**12),
     ],
 )
-def test_sizes(text: str, size: int) -> None:
+def test_parses_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "5", "-1MiB", "5X", "1.5GiB", "9" * 30 + "B", "٣B"])
-def test_what_is_no_size(text: str) -> None:
+def test_rejects_invalid_size(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_size(text)
 
@@ -772,7 +772,7 @@ def test_what_is_no_size(text: str) -> None:
 # -- the files that we give away
 
 
-def test_the_sample(tmp_path: Path, keys: dict[str, str]) -> None:
+def test_loads_sample_configuration(tmp_path: Path, keys: dict[str, str]) -> None:
     (tmp_path / "joe.keys").write_text(keys["one.pub"])
     path = tmp_path / "config.yaml"
     path.write_text((ETC / "config.yaml").read_text())
@@ -789,7 +789,7 @@ def test_the_sample(tmp_path: Path, keys: dict[str, str]) -> None:
     assert loader.parse(text.encode(), path) == it
 
 
-def test_the_web(read: Read) -> None:
+def test_reads_web_endpoints(read: Read) -> None:
     """Nothing listens unless it is asked for."""
     for text in ("", "web: {}", "web:", "web: {listen: []}"):
         assert read(NOBODY + text).web.listen == ()
@@ -805,7 +805,7 @@ def test_the_web(read: Read) -> None:
     ]
 
 
-def test_the_agent_of_the_authorities(read: Read, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_agent_of_authorities(read: Read, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(NOBODY).ca_agent == ""
     assert read(NOBODY + "ca_agent: ../run/agent\n").ca_agent == str(here.parent / "run/agent")
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/mine")
@@ -816,13 +816,15 @@ def test_the_agent_of_the_authorities(read: Read, here: Path, monkeypatch: pytes
     ]
 
 
-def test_the_sample_knows_every_setting() -> None:
+def test_lists_every_setting_in_sample() -> None:
     text = (ETC / "config.yaml").read_text()
     keys = (*loader.TOP, *loader.USER, *roles.ROLE, *roles.OPTIONS, *loader.TARGET, *loader.LIMITS)
     assert [key for key in keys if f"{key}:" not in text] == []
 
 
-def test_the_embedded_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str]) -> None:
+def test_loads_quickstart_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str]
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
     it = loader.load(ETC / "quickstart.yaml", me="joe")
@@ -839,13 +841,15 @@ def test_the_embedded_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
 @pytest.mark.parametrize(
     ("written", "begin", "rate", "full"), [("500", 300, 30, 500), ("10:30:60", 10, 30, 60), ("1", 0, 30, 1)]
 )
-def test_how_many_may_not_have_logged_in(read: Read, written: str, begin: int, rate: int, full: int) -> None:
+def test_reads_limit_of_unauthenticated_connections(
+    read: Read, written: str, begin: int, rate: int, full: int
+) -> None:
     limits = read(NOBODY + f"limits: {{unauthenticated: '{written}'}}\n").limits
     assert limits.unauthenticated == Startups(begin=begin, rate=rate, full=full)
 
 
 @pytest.mark.parametrize("written", ["0", "no", "10:30", "60:30:10", "10:0:60", "10:101:60", "-1", "1:2:3:4"])
-def test_how_many_can_not_be(read: Read, written: str) -> None:
+def test_rejects_invalid_limit_of_unauthenticated_connections(read: Read, written: str) -> None:
     (problem,) = problems(read, NOBODY + f"limits: {{unauthenticated: '{written}'}}\n")
     assert "must be a number, like 500, or BEGIN:PERCENT:FULL" in problem
 
@@ -866,7 +870,7 @@ targets:
 """
 
 
-def test_groups_stand_for_their_hosts(read: Read) -> None:
+def test_expands_groups_to_hosts(read: Read) -> None:
     ops = read(GROUPED).roles["ops"]
     assert [str(host) for host in ops.hosts] == [
         "web1 (group:web)", "10.1.0.0/16 (group:web)", "db*:2222 (label:tier=data)", "other",
@@ -885,6 +889,6 @@ def test_groups_stand_for_their_hosts(read: Read) -> None:
         ("label:tier", "invalid label 'label:tier': write label:KEY=VALUE, like label:tier=data"),
     ],
 )
-def test_groups_that_are_not_there(read: Read, written: str, problem: str) -> None:
+def test_rejects_unknown_groups(read: Read, written: str, problem: str) -> None:
     text = GROUPED.replace('"label:tier=data"', f'"{written}"')
     assert problems(read, text) == [f"5 roles.ops.hosts[1]: {problem}"]

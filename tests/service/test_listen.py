@@ -30,7 +30,7 @@ from tests.support.waiting import reactor
         ("tcp:backlog=7:port=3023", 7),
     ],
 )
-def test_backlog(description: str, backlog: int) -> None:
+def test_sets_backlog(description: str, backlog: int) -> None:
     reactor = MemoryReactor()
     serverFromString(reactor, with_backlog(description)).listen(Factory())
     [(port, _, said, _)] = reactor.tcpServers
@@ -38,7 +38,7 @@ def test_backlog(description: str, backlog: int) -> None:
 
 
 @pytest.mark.parametrize("description", ["unix:/run/conchrec", "systemd:domain=INET:index=0", "fd:3"])
-def test_what_has_none(description: str) -> None:
+def test_keeps_endpoint_without_backlog(description: str) -> None:
     assert with_backlog(description) == description
 
 
@@ -52,7 +52,7 @@ class Silent(Factory):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-async def test_takes_few_connections_in_one_turn(kind: str, tmp_path: Path) -> None:
+async def test_accepts_few_connections_in_one_turn(kind: str, tmp_path: Path) -> None:
     """However many come: each of them is work, and others wait meanwhile."""
     factory = Silent()
     path = str(tmp_path / "socket")

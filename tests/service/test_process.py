@@ -42,7 +42,7 @@ def printed(program: str) -> str:
     ).stdout.strip()
 
 
-def test_memory_that_packets_had_is_kept() -> None:
+def test_keeps_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         assert keep_freed_memory() is False
         return
@@ -51,12 +51,12 @@ def test_memory_that_packets_had_is_kept() -> None:
     assert kept * 10 < alone, (kept, alone)
 
 
-def test_a_c_library_without_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_works_without_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conchrec.service.process.ctypes.CDLL", lambda name: object())
     assert keep_freed_memory() is False
 
 
-def test_as_many_files_as_are_allowed() -> None:
+def test_raises_file_limit() -> None:
     assert printed(LIMIT) == "True"
 
 
@@ -70,13 +70,13 @@ def test_as_many_files_as_are_allowed() -> None:
         ("", False),
     ],
 )
-def test_whether_the_processor_knows_aes(tmp_path: Path, text: str, knows: bool) -> None:
+def test_detects_aes_instructions(tmp_path: Path, text: str, knows: bool) -> None:
     told = tmp_path / "cpuinfo"
     told.write_text(text)
     assert knows_aes(told) is knows
 
 
-def test_no_word_about_the_processor(tmp_path: Path) -> None:
+def test_reports_no_aes_without_cpuinfo(tmp_path: Path) -> None:
     assert knows_aes(tmp_path / "none") is False
 
 
@@ -92,7 +92,7 @@ print(before, walked())
 """
 
 
-def test_a_full_collection_walks_over_what_was_made_since_the_start() -> None:
+def test_collects_only_objects_created_after_start() -> None:
     before, after = map(int, printed(COLLECTION).split())
     assert after < before / 20
 
@@ -105,5 +105,5 @@ print(sys.getswitchinterval() * 1000)
 """
 
 
-def test_threads_that_compute_hand_over_the_lock_well_within_a_millisecond() -> None:
+def test_switches_threads_within_a_millisecond() -> None:
     assert float(printed(HANDOVER)) <= 0.5

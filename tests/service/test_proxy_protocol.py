@@ -32,7 +32,7 @@ V2 = b"\r\n\r\n\0\r\nQUIT\n"
         b"PROXY TCP4  10.0.0.2 50000 22\r\n",
     ],
 )
-def test_headers_that_are_none(header: bytes) -> None:
+def test_rejects_invalid_headers(header: bytes) -> None:
     clock = Clock()
     users: Any = _Users(Factory(), clock)
     factory: Any = _Balancers(HAProxyWrappingFactory(users), [ipaddress.ip_network("127.0.0.0/8")])

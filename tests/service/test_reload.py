@@ -76,7 +76,7 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path / "config.yaml")
 
 
-def test_replaces_the_settings_whole(stage: Stage) -> None:
+def test_replaces_all_settings_at_once(stage: Stage) -> None:
     stage.file.write_text(AFTER)
     done = stage.reloader.request()
     assert not done.called and stage.context.settings is stage.built[0]
@@ -87,7 +87,7 @@ def test_replaces_the_settings_whole(stage: Stage) -> None:
     assert (stage.applied, stage.results(), len(stage.limits)) == ([stage.built[1]], ["ok"], 1)
 
 
-def test_keeps_the_settings_where_the_file_is_wrong(stage: Stage) -> None:
+def test_keeps_settings_with_invalid_file(stage: Stage) -> None:
     stage.file.write_text("users: 3\n")
     done = stage.reloader.request()
     stage.threads.run()
@@ -96,7 +96,7 @@ def test_keeps_the_settings_where_the_file_is_wrong(stage: Stage) -> None:
     assert (stage.applied, stage.results(), stage.limits) == ([], ["failed"], [])
 
 
-def test_reads_once_more_for_all_that_asked_while_it_was_reading(stage: Stage) -> None:
+def test_reads_once_for_requests_during_reload(stage: Stage) -> None:
     first = stage.reloader.request()
     second, third = stage.reloader.request(), stage.reloader.request()
     assert stage.threads.busy == 1

@@ -31,7 +31,7 @@ class Live:
         self.dropped += 1
 
 
-def test_one_that_can_not_be_judged_ends_and_the_others_are_judged() -> None:
+def test_ends_connection_that_cannot_be_checked() -> None:
     all_live = [Live(broken=number == 3) for number in range(8)]
     context = memory_context()
     for live in all_live:

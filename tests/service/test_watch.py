@@ -48,7 +48,7 @@ class Desk:
         ]
 
 
-def test_keeps_the_head(tmp_path: Path) -> None:
+def test_keeps_head(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.check()
     kept = desk.heads.read(desk.recordings)
@@ -56,7 +56,7 @@ def test_keeps_the_head(tmp_path: Path) -> None:
     assert desk.events == [] and desk.errors == []
 
 
-def test_audits_and_logs_what_was_changed(tmp_path: Path) -> None:
+def test_audits_and_logs_changes(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     expected = desk.ledger.head
     os.truncate(desk.ledger.path, 10)
@@ -70,7 +70,7 @@ def test_audits_and_logs_what_was_changed(tmp_path: Path) -> None:
     assert error.startswith("EVIDENCE WAS TAMPERED WITH: ") and expected in error
 
 
-def test_logs_once_what_keeps_it_from_looking(tmp_path: Path) -> None:
+def test_logs_failed_check_once(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.heads.path.write_bytes(b"nonsense")
     desk.ledger = Ledger(desk.recordings, RecordingSigner.generate(), lambda: NOW, heads=desk.heads)
