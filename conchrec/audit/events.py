@@ -455,8 +455,8 @@ class Port(AuditEvent):
     kind: str
     """`direct`, `remote`, `forwarded`, `streamlocal-direct`, `streamlocal-remote` …"""
     action: str
-    """`open`, `close`, `listen`, `cancel`, `refused`; `nested_ssh`: it begins as SSH does, and what happens
-    in it is not recorded."""
+    """`request`, `listen`, `open`, `close`, `cancel`, `refused`; `nested_ssh`: it begins as SSH does, and
+    what happens in it is not recorded."""
     destination: str = ""
     """Where it leads to: host and port, or the path of a socket."""
     origin: str = ""

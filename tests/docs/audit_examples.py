@@ -6,7 +6,7 @@ from conchrec.audit import events
 from conchrec.audit.events import AuditEvent, Who
 from conchrec.reasons import Reason, ReasonCode
 
-_CID = "0hx3dzb8q4"
+_CID = "5f0c9a7b21de4a60"
 _SID = "06f1r7k3b2m9x5t8q1c4w6n0ya"
 _HEAD = "3c6d4f0e7a5b9182c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a"
 _SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -21,7 +21,7 @@ _OUTER = Who(user="joe", login="", target="", addr="198.51.100.7:50122", cid=_CI
 _INNER = Who(user="joe", login="root", target="web1:22", addr="198.51.100.7:50122", cid=_CID, sid="")
 _SESSION = Who(user="joe", login="root", target="web1:22", addr="198.51.100.7:50122", cid=_CID, sid=_SID)
 _APPROVER = Who(
-    user="joe", login="root", target="web1:22", addr="198.51.100.9:41870", cid="0hx3e2mf71", sid=""
+    user="joe", login="root", target="web1:22", addr="198.51.100.9:41870", cid="81d2c6f0a94b3e75", sid=""
 )
 _STORED = Who(user="joe", login="root", target="web1:22", addr="", cid="", sid=_SID)
 
@@ -50,7 +50,7 @@ EXAMPLES: tuple[AuditEvent, ...] = (
     ),
     events.SessionRejected(
         **_INNER, reason=Reason(ReasonCode.SHELL_NOT_ALLOWED, "the role backup does not allow a shell"),
-        rule="backup: options.shell (line 31)",
+        rule="role backup: shell (line 31)",
     ),
     events.SessionsDelayed(**_INNER, seconds=3.5),
     events.Exec(**_SESSION, command="systemctl restart nginx"),
@@ -98,7 +98,7 @@ EXAMPLES: tuple[AuditEvent, ...] = (
     ),
     events.CertCreate(
         **_INNER, type="user", key_id="joe", serial=412, principals=("root",),
-        valid_until="2026-11-29T14:12:11Z", key=_USER_KEY, purpose="the login at web1:22",
+        valid_until="2026-11-29T14:12:11Z", key=_USER_KEY, purpose="one connection",
     ),
     events.CaRotate(type="user", phase="update", signs=_CA_KEY, trusted=(_CA_KEY,)),
     events.CaRevoke(what="serial", name="412"),
