@@ -46,7 +46,7 @@ class ForwardRules:
         """The combined options of the user's roles."""
         return self._access.session_options
 
-    def allow(self, kind: str) -> bool:
+    def allows(self, kind: str) -> bool:
         """Whether forwards of this kind are allowed."""
         return bool(getattr(self.options, OPTION[kind]))
 

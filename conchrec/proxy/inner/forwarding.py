@@ -72,7 +72,7 @@ class Forwards:
         if self._access.denied is not None:
             opening.refuse(*refusals.open_failure(self._access.denied))
             return
-        if not self._rules.allow(kind):
+        if not self._rules.allows(kind):
             self._refuse(opening, kind, destination)
             return
         self._upstream.inner_settled()
@@ -108,7 +108,7 @@ class Forwards:
         options = self._rules.options
         if user is None or user.stopped:
             opening.refuse(m.CONNECT_FAILED, Reason(ReasonCode.USER_GONE, "the user has disconnected"))
-        elif kind in FORWARDED and self._requests.granted_count > 0 and self._rules.allow(FORWARDED[kind]):
+        elif kind in FORWARDED and self._requests.granted_count > 0 and self._rules.allows(FORWARDED[kind]):
             if (ends := self._parse_ends(opening, "target")) is not None:
                 forward = PortForward(
                     access, opening, FORWARDED[kind], *ends, user_is_near=False, live=self._live

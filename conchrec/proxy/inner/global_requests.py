@@ -48,7 +48,7 @@ class GlobalRequests:
         """Cancel the remote forwards that are no longer allowed."""
         connection = self._upstream.connection
         for extra, name in tuple(self._forwards.items()):
-            if not self._rules.allow(LISTEN[name]):
+            if not self._rules.allows(LISTEN[name]):
                 del self._forwards[extra]
                 if connection is not None and not connection.stopped:
                     connection.request(b"cancel-" + name, extra)
@@ -70,7 +70,7 @@ class GlobalRequests:
             return
         if name in LISTEN or name in CANCEL:
             kind = LISTEN.get(name) or CANCEL[name]
-            if self._access.denied is not None or not self._rules.allow(kind):
+            if self._access.denied is not None or not self._rules.allows(kind):
                 rule = "" if self._access.denied else self._rules.shut_by(kind).rule
                 self._context.emit(self._port_event(request, "refused", NOT_ALLOWED, rule))
                 request.reply(False)
@@ -97,7 +97,7 @@ class GlobalRequests:
         self._pending_count -= 1
         # The roles may have changed while the request waited.
         kind = LISTEN.get(request.name)
-        if isinstance(result, Failure) or (kind is not None and not self._rules.allow(kind)):
+        if isinstance(result, Failure) or (kind is not None and not self._rules.allows(kind)):
             request.reply(False)
         else:
             self._forward(request, result, self._audit_reply, sender="target")

@@ -127,7 +127,7 @@ class InnerLogin:
                 self._deny(error)
             else:
                 # The policy may have changed while the user answered: it may deny now, or need other steps.
-                self._judge()
+                self._ask_policy()
         if access.denied is not None:
             return access.identity
         while True:
@@ -145,12 +145,12 @@ class InnerLogin:
         if access.login:
             return
         access.set_login(login)
-        self._judge()
+        self._ask_policy()
         # A step may use up a proof, so it begins only after the user has proved a key.
         if access.options is not None and not may_need_steps(access.options):
             self._dial()
 
-    def _judge(self) -> None:
+    def _ask_policy(self) -> None:
         access = self._access
         if access.denied is not None:
             return
@@ -191,7 +191,7 @@ class InnerLogin:
         """Return a Deferred that fires when the steps are passed and the target has accepted or refused."""
         access = self._access
         access.set_inner_identity(inner)
-        self._judge()
+        self._ask_policy()
         step = self._next_step() if access.denied is None and not self._has_begun else None
         blob = (inner.certificate or inner.key) if inner is not None else b""
         self._context.emit(

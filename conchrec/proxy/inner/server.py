@@ -150,7 +150,7 @@ class TargetServer:
         if not access.login or access.denied is not None:
             return
         try:
-            options = self._decide_again()
+            options = self._ask_policy_again()
         except AccessDenied as error:
             access.set_denied(error)
             context.emit(refusals.event(error, access.who()))
@@ -166,7 +166,7 @@ class TargetServer:
             else:
                 session.recheck()
 
-    def _decide_again(self) -> SessionOptions:
+    def _ask_policy_again(self) -> SessionOptions:
         """Ask the policy again. Raises AccessDenied."""
         access = self._access
         has_begun = self.upstream.state is not UpstreamState.IDLE
