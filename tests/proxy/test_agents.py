@@ -2,65 +2,69 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import pytest
 
 from conchrec.proxy.agents import AgentSource
 from conchrec.ssh.agent import AgentClient, AgentError, AgentKeyManager
-from conchrec.ssh.connection import Channel, ChannelReceiver, Connection
+from conchrec.ssh.connection import IncomingOpen
+from tests.support.loop import Handler, Loop, Receiver
 
 
 class Client:
-    """The connection with the user's client; ``receivers`` are those of the channels that it has to open."""
-
-    stopped = False
+    """The connection to the user's client, and the channels that it must open."""
 
     def __init__(self) -> None:
-        self.receivers: list[ChannelReceiver] = []
+        self.handler = Handler()
+        self._loop = Loop(Handler(), self.handler)
+        self.agent = AgentSource("outer")
+        self.agent.connection = self._loop.left
 
-    def open(self, kind: bytes, receiver: ChannelReceiver, **sizes: object) -> Channel:
-        assert kind == b"auth-agent@openssh.com"
-        self.receivers.append(receiver)
-        return cast(Channel, None)
+    def openings(self) -> list[IncomingOpen]:
+        self._loop.pump()
+        return self.handler.openings
 
+    def confirm_all(self) -> None:
+        for opening in self.openings():
+            opening.confirm(Receiver(), 1024, 1024)
+        self._loop.pump()
 
-def source(client: Client) -> AgentSource:
-    it = AgentSource("outer")
-    it.connection = cast(Connection, client)
-    return it
+    def refuse(self) -> None:
+        (opening,) = self.openings()
+        opening.refuse(1, "no")
+        self._loop.pump()
+
+    def stop(self) -> None:
+        self._loop.left.serviceStopped()
 
 
 def test_returns_key_manager_only_for_commands_of_user() -> None:
     client = Client()
-    it = source(client)
     opened: list[AgentClient] = []
-    it.open().addCallback(opened.append)
-    it.open_key_manager().addCallback(opened.append)
-    for receiver in client.receivers:
-        receiver.opened(1024, 1024, b"")
+    client.agent.open().addCallback(opened.append)
+    client.agent.open_key_manager().addCallback(opened.append)
+    assert [opening.channel.kind for opening in client.openings()] == [b"auth-agent@openssh.com"] * 2
+    client.confirm_all()
     assert [type(agent) for agent in opened] == [AgentClient, AgentKeyManager]
 
 
 def test_reports_agent_error_when_client_refuses_channel() -> None:
     client = Client()
-    it = source(client)
     failed: list[object] = []
-    it.open_key_manager().addErrback(lambda failure: failed.append(failure.value))
-    client.receivers[0].refused(1, b"no")
+    client.agent.open_key_manager().addErrback(lambda failure: failed.append(failure.value))
+    client.refuse()
     (error,) = failed
     assert isinstance(error, AgentError)
-    assert it.refused
+    assert client.agent.refused
 
 
 @pytest.mark.parametrize("stopped", [True, False])
 def test_reports_agent_error_without_connection(stopped: bool) -> None:
     client = Client()
-    client.stopped = stopped
-    it = source(client)
-    if not stopped:
-        it.connection = None
+    if stopped:
+        client.stop()
+    else:
+        client.agent.connection = None
     failed: list[object] = []
-    it.open_key_manager().addErrback(lambda failure: failed.append(failure.value))
+    client.agent.open_key_manager().addErrback(lambda failure: failed.append(failure.value))
     assert isinstance(failed[0], AgentError)
-    assert client.receivers == []
+    assert client.openings() == []
