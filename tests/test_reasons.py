@@ -70,7 +70,8 @@ def test_derives_code_of_error_from_argument_text_or_class() -> None:
 
 def test_audits_code_beside_text() -> None:
     denied = AccessDenied("joe has no role", rule="none", code=ReasonCode.NO_ROLE)
-    event = refusals.event(denied, events.Who(user="joe", login="", target="", addr="", cid="", sid=""))
+    who = events.Who(user="joe", login="", target="", addr="", cid="", sid="")
+    event = refusals.failure_event(denied, who)
     entry = json.loads(line(event, datetime(2026, 11, 29, tzinfo=timezone.utc)))
     assert (entry["reason"], entry["reason_code"]) == ("joe has no role", "no_role")
 

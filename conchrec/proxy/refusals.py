@@ -22,12 +22,12 @@ PROXY_STOPPING = Reason(ReasonCode.PROXY_STOPPING, "the proxy is shutting down. 
 NO_LONGER_ALLOWED = Reason(ReasonCode.NO_LONGER_ALLOWED, "your role no longer allows this")
 
 
-def line(error: ConchrecError) -> str:
+def error_line(error: ConchrecError) -> str:
     """The line that the user reads about an error."""
     return PREFIX + foreign_line(error.public.removeprefix(PREFIX))
 
 
-def sentence(reason: Reason) -> str:
+def reason_line(reason: Reason) -> str:
     """The line that the user reads about a reason that is not an error."""
     return PREFIX + reason
 
@@ -35,13 +35,13 @@ def sentence(reason: Reason) -> str:
 def open_failure(error: ConchrecError) -> tuple[int, str]:
     """The reason code and the text of CHANNEL_OPEN_FAILURE (RFC 4254, section 5.1)."""
     if isinstance(error, AccessDenied):
-        return m.ADMINISTRATIVELY_PROHIBITED, line(error)
+        return m.ADMINISTRATIVELY_PROHIBITED, error_line(error)
     if isinstance(error, RecordingError):
-        return m.RESOURCE_SHORTAGE, line(error)
-    return m.CONNECT_FAILED, line(error)
+        return m.RESOURCE_SHORTAGE, error_line(error)
+    return m.CONNECT_FAILED, error_line(error)
 
 
-def event(error: ConchrecError, who: events.Who, *, policy: str = "strict") -> events.AuditEvent:
+def failure_event(error: ConchrecError, who: events.Who, *, policy: str = "strict") -> events.AuditEvent:
     """The audit event about an error. ``policy`` is how strictly the session is recorded."""
     if isinstance(error, AccessDenied):
         return events.SessionRejected(**who, reason=error.public, rule=error.rule)

@@ -281,7 +281,7 @@ class TargetAccess:
         )
 
     @property
-    def strict(self) -> bool:
+    def is_strict(self) -> bool:
         """Whether nothing may happen that cannot be recorded and audited."""
         return self.options is None or self.options.record is Record.STRICT
 
@@ -335,7 +335,7 @@ class TargetAccess:
 
         The caller does what the event says only after this returns.
         """
-        if self.strict:
+        if self.is_strict:
             self.services.audit.emit(event)
         else:
             self.context.emit(event)

@@ -12,7 +12,7 @@ from conchrec.text import decode_text, one_line
 SUBSYSTEM = b"proxy:"
 
 
-def named_target(host: bytes, port: str) -> Target:
+def parse_target(host: bytes, port: str) -> Target:
     """Return the target with this host and port. Raises AccessDenied where one of them is invalid."""
     shown = one_line(host, 80)
     target = model.named_target(decode_text(host), port)
@@ -25,7 +25,7 @@ def named_target(host: bytes, port: str) -> Target:
     return target
 
 
-def subsystem_target(name: bytes, cluster_name: str) -> Target:
+def parse_subsystem(name: bytes, cluster_name: str) -> Target:
     """Return the target that ``name`` (what follows ``proxy:``) means. Raises AccessDenied.
 
     Forms: ``host``, ``host:port``, ``host:port@cluster``; an IPv6 address in brackets, or bare with a port.
@@ -47,4 +47,4 @@ def subsystem_target(name: bytes, cluster_name: str) -> Target:
         host, _, port = name.rpartition(b":")
     else:
         host, _, port = name.partition(b":")
-    return named_target(host, decode_text(port) or "22")
+    return parse_target(host, decode_text(port) or "22")

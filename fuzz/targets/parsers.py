@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from conchrec.errors import AccessDenied, RemoteViolation
 from conchrec.proxy.inner.server import mirrored_identification
-from conchrec.proxy.target_names import subsystem_target
+from conchrec.proxy.target_names import parse_subsystem
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import COMPATIBLE
 from conchrec.ssh.kexinit import STRICT_CLIENT, Proposal, negotiate
@@ -70,7 +70,7 @@ def _version(data: bytes) -> None:
 
 
 def _parse_target(data: bytes) -> None:
-    target = subsystem_target(data, "main")
+    target = parse_subsystem(data, "main")
     if not (target.host and target.host.isprintable() and 0 < target.port < 65536):
         raise Broken(f"{target} is no place")
 

@@ -34,7 +34,7 @@ def access() -> TargetAccess:
 
 
 def test_allows_nothing_before_decision(access: TargetAccess) -> None:
-    assert (access.options, access.roles, access.until, access.strict) == (None, (), None, True)
+    assert (access.options, access.roles, access.until, access.is_strict) == (None, (), None, True)
 
 
 @pytest.mark.parametrize(

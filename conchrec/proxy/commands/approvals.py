@@ -10,8 +10,8 @@ from conchrec.config.target_rules import given_address, located, other_ports
 from conchrec.proxy.approvals import MAX_TEXT, ApprovalRequest, ApprovalState
 from conchrec.proxy.authorization import access_denied
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
-from conchrec.proxy.login.approval_step import decision, request_approval
-from conchrec.proxy.target_names import named_target
+from conchrec.proxy.login.approval_step import request_approval, wait_for_decision
+from conchrec.proxy.target_names import parse_target
 from conchrec.text import one_line
 
 #: Seconds between two checks of ``requests --wait``.
@@ -33,7 +33,7 @@ async def request_access(request: CommandRequest) -> str:
             "request: LOGIN@HOST[:PORT] and a reason are required, for example: request root@web1 disk full"
         )
     services, login = request.services, match["login"]
-    requested = named_target((match["v6"] or match["host"]).encode(), match["port"] or "22")
+    requested = parse_target((match["v6"] or match["host"]).encode(), match["port"] or "22")
     targets = request.settings.config.targets
     target = located(requested, targets)
     ports = other_ports(requested, target, targets)
@@ -59,7 +59,7 @@ async def request_access(request: CommandRequest) -> str:
     if not waits:
         return notice
     await request.console.write(notice)
-    await decision(request.context, who, approval, at_once=False)
+    await wait_for_decision(request.context, who, approval, at_once=False)
     return (
         f"{approval.by} approved request {approval.id}. "
         f"Open one connection to {login}@{target} within an hour.\n"

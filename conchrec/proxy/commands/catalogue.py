@@ -32,7 +32,7 @@ MAX_LINE = 4096
 Command = Callable[[CommandRequest], Coroutine[Deferred[Any], Any, str]]
 
 
-async def answer(request: CommandRequest, line: str) -> str:
+async def run_command(request: CommandRequest, line: str) -> str:
     """Run the command in ``line``, and return its output. Raises UsageError, and ConchrecError."""
     if len(line) > MAX_LINE:
         raise UsageError(f"command too long: {len(line)} characters, at most {MAX_LINE}")
@@ -47,7 +47,7 @@ async def answer(request: CommandRequest, line: str) -> str:
     if command is None:
         raise UsageError(f"unknown command {quote(name, 40)}. Commands: {', '.join(COMMANDS)}")
     if arguments and command in WITH_TTL:
-        request = replace(request, ttl=_ttl(name, arguments))
+        request = replace(request, ttl=_parse_ttl(name, arguments))
     elif command in WITH_WORDS:
         request = replace(request, words=tuple(arguments))
     elif arguments:
@@ -55,7 +55,7 @@ async def answer(request: CommandRequest, line: str) -> str:
     return await command(request)
 
 
-def _ttl(name: str, arguments: list[str]) -> timedelta:
+def _parse_ttl(name: str, arguments: list[str]) -> timedelta:
     """Parse ``--ttl 8h`` or ``--ttl=8h``. Raises UsageError."""
     option, _, text = arguments[0].partition("=")
     others = arguments[1:]
@@ -78,7 +78,7 @@ async def overview(request: CommandRequest) -> str:
 
 async def login(request: CommandRequest) -> str:
     """Put a new key and its certificate into your agent: ssh -A … login [--ttl 8h]"""
-    certificate, granted = await commands_certificate.into_agent(request)
+    certificate, granted = await commands_certificate.add_to_agent(request)
     use = "Use it to log in to this proxy; targets do not accept it."
     if granted.logins:
         logins = _some(granted.logins)
@@ -93,7 +93,7 @@ async def login(request: CommandRequest) -> str:
 
 async def sign(request: CommandRequest) -> str:
     """Issue a certificate for your public key: ssh … sign [--ttl 8h] < key.pub > key-cert.pub"""
-    return await commands_certificate.for_key(request)
+    return await commands_certificate.sign_key(request)
 
 
 async def hosts(request: CommandRequest) -> str:
@@ -116,11 +116,11 @@ async def status(request: CommandRequest) -> str:
     ]
     own = request.identity.certificate
     if own is not None:
-        lines += _listed(decode(own))
+        lines += _listing(decode(own))
     for certificate in await _in_agent(request):
         if certificate.blob != own:
             lines.append(f"In your agent, valid until {_until(request, certificate.expires)}:")
-            lines += _listed(certificate)
+            lines += _listing(certificate)
     return "\n".join([*lines, "", *_reach(request)]) + "\n"
 
 
@@ -179,12 +179,12 @@ def _identity(request: CommandRequest) -> list[str]:
 async def _in_agent(request: CommandRequest) -> tuple[Certificate, ...]:
     """Our certificates in the user's agent; none where the agent does not answer."""
     try:
-        return await commands_certificate.held(request)
+        return await commands_certificate.certificates_in_agent(request)
     except AgentError:
         return ()
 
 
-def _listed(certificate: Certificate) -> list[str]:
+def _listing(certificate: Certificate) -> list[str]:
     return [one_line(line) for line in listing(certificate)]
 
 

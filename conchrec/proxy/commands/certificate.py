@@ -44,7 +44,7 @@ BY_CERTIFICATE = (
 _BEGINNINGS = ("ssh-", "ecdsa-", "sk-", "-----")
 
 
-async def into_agent(request: CommandRequest) -> tuple[Certificate, Grant]:
+async def add_to_agent(request: CommandRequest) -> tuple[Certificate, Grant]:
     """Put a new key and a certificate for it into the user's agent, in place of an earlier one of ours.
 
     The agent removes them when the certificate expires. Raises ConchrecError; then the agent has nothing new.
@@ -52,19 +52,19 @@ async def into_agent(request: CommandRequest) -> tuple[Certificate, Grant]:
     agent = request.agent
     if not agent.announced:
         raise CommandRefused(NO_AGENT)
-    granted = _granted(request)
+    granted = _grant(request)
     within = request.services.dialer.within
-    keeper = await within(agent.open_key_manager(), ANSWER_SECONDS, _silent)
+    keeper = await within(agent.open_key_manager(), ANSWER_SECONDS, _agent_timeout)
     try:
-        earlier = await within(keeper.identities(), ANSWER_SECONDS, _silent)
+        earlier = await within(keeper.identities(), ANSWER_SECONDS, _agent_timeout)
         key = ed25519.Ed25519PrivateKey.generate()
         public = string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
-        certificate = await _certified(request, public, granted, "login")
+        certificate = await _sign(request, public, granted, "login")
         await _add(request, keeper, key, certificate)
         authorities = request.services.authority.trusted(CaKind.USER)
         for identity in earlier:
             if _is_ours(identity, request.identity.user, authorities):
-                await within(keeper.remove(identity.blob), ANSWER_SECONDS, _silent)
+                await within(keeper.remove(identity.blob), ANSWER_SECONDS, _agent_timeout)
     finally:
         keeper.close()
     return certificate, granted
@@ -82,12 +82,12 @@ async def _add(
         comment=comment(request.identity.user),
         lifetime=certificate.expires - request.services.now(),
     )
-    took = await within(added, ANSWER_SECONDS, _silent)
+    took = await within(added, ANSWER_SECONDS, _agent_timeout)
     if took and certificate.blob in await _blobs(request, keeper):
         return
     for blob in (certificate.blob, certificate.public_key):
         if blob in await _blobs(request, keeper):
-            await within(keeper.remove(blob), ANSWER_SECONDS, _silent)
+            await within(keeper.remove(blob), ANSWER_SECONDS, _agent_timeout)
     text = (
         "your agent did not accept the certificate. GNOME Keyring and gpg-agent cannot hold certificates: "
         "use OpenSSH's ssh-agent, and unlock it (ssh-add -X) if it is locked; or use `sign` to get a "
@@ -101,11 +101,11 @@ async def _add(
 
 async def _blobs(request: CommandRequest, keeper: AgentKeyManager) -> frozenset[bytes]:
     """The key blobs of all identities in the agent."""
-    held = await request.services.dialer.within(keeper.identities(), ANSWER_SECONDS, _silent)
+    held = await request.services.dialer.within(keeper.identities(), ANSWER_SECONDS, _agent_timeout)
     return frozenset(identity.blob for identity in held)
 
 
-async def for_key(request: CommandRequest) -> str:
+async def sign_key(request: CommandRequest) -> str:
     """Sign the public key on standard input, and return the certificate as a line. Raises ConchrecError."""
     within = request.services.dialer.within
     sent = await within(
@@ -116,19 +116,19 @@ async def for_key(request: CommandRequest) -> str:
     key = _single_key(sent)
     if key in request.services.authority.revoked().keys:
         raise CommandRefused(f"cannot sign the key {fingerprint(key)}: it is revoked. Use another key")
-    granted = _granted(request)
-    certificate = await _certified(request, key, granted, "sign")
+    granted = _grant(request)
+    certificate = await _sign(request, key, granted, "sign")
     return f"{public_line(certificate.blob)} {comment(request.identity.user)}\n"
 
 
-async def held(request: CommandRequest) -> tuple[Certificate, ...]:
+async def certificates_in_agent(request: CommandRequest) -> tuple[Certificate, ...]:
     """Our certificates in the user's agent; none if it is not forwarded. Raises AgentError."""
     if not request.agent.announced:
         return ()
     within = request.services.dialer.within
-    client = await within(request.agent.open(), ANSWER_SECONDS, _silent)
+    client = await within(request.agent.open(), ANSWER_SECONDS, _agent_timeout)
     try:
-        identities = await within(client.identities(), ANSWER_SECONDS, _silent)
+        identities = await within(client.identities(), ANSWER_SECONDS, _agent_timeout)
     finally:
         client.close()
     authorities = request.services.authority.trusted(CaKind.USER)
@@ -141,7 +141,7 @@ def comment(user: str) -> str:
     return f"conchrec:{user}"
 
 
-def _granted(request: CommandRequest) -> Grant:
+def _grant(request: CommandRequest) -> Grant:
     """What the certificate will allow. Raises ConchrecError.
 
     A login by certificate gets none: the new certificate would stay valid after the first one is revoked.
@@ -158,7 +158,7 @@ def _granted(request: CommandRequest) -> Grant:
     )
 
 
-async def _certified(request: CommandRequest, public: bytes, granted: Grant, purpose: str) -> Certificate:
+async def _sign(request: CommandRequest, public: bytes, granted: Grant, purpose: str) -> Certificate:
     """Sign a certificate and audit it. Raises WriteFailed where it cannot be audited: nobody gets it then."""
     services, user = request.services, request.identity.user
     certificate = await services.signing(
@@ -220,7 +220,7 @@ def _single_key(sent: bytes) -> bytes:
     return keys[0].blob
 
 
-def _silent() -> AgentError:
+def _agent_timeout() -> AgentError:
     return AgentError(
         "your SSH agent does not answer. Does it ask for a confirmation on your screen?",
         code=ReasonCode.AGENT_TIMEOUT,

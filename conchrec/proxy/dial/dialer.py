@@ -99,7 +99,7 @@ class Dialer:
         """Use these limits from now on; at a target with handshakes in progress, after these."""
         self._handshakes = handshakes
         self._timeout = timeout.total_seconds()
-        self._gates = {target: gate for target, gate in self._gates.items() if not gate.idle}
+        self._gates = {target: gate for target, gate in self._gates.items() if not gate.is_idle}
 
     @property
     def timeout(self) -> float:
@@ -179,7 +179,7 @@ class Dialer:
             raise
 
     def _forget_idle(self, target: Target, gate: Gate) -> None:
-        if gate.idle and self._gates.get(target) is gate:
+        if gate.is_idle and self._gates.get(target) is gate:
             del self._gates[target]
 
     async def _connect_any(

@@ -67,7 +67,7 @@ class Gate:
         self._people: dict[str, int] = {}
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether nobody holds a slot, waits for one, or waits for a person."""
         return self._free == self._capacity and not self._queue and not self._people
 

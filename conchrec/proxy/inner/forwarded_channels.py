@@ -135,7 +135,7 @@ class ForwardedChannel(ABC):
     def failed(self, error: ConchrecError) -> str:
         """Note the error that ends the channel; returns the line for the user."""
         self._reason = error.public
-        return refusals.line(error)
+        return refusals.error_line(error)
 
     def finished(self) -> None:
         """Audit the end of the channel."""
@@ -197,7 +197,7 @@ class PortForward(ForwardedChannel):
                 rule=shut_by(access.roles, "nested_ssh").rule,
                 code=ReasonCode.NESTED_SSH_NOT_ALLOWED,
             )
-            self._context.emit(refusals.event(denied, access.who()))
+            self._context.emit(refusals.failure_event(denied, access.who()))
             raise denied
 
     def event(self, action: str) -> events.AuditEvent:

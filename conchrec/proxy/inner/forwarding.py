@@ -98,7 +98,7 @@ class Forwards:
         user, host, why = self._access.identity.user, self._access.target.host, self._rules.shut_by(kind).why
         text = f"{user} may not forward ports on {host} ({why})"
         reason = Reason(ReasonCode.FORWARD_NOT_ALLOWED, text)
-        opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(reason))
+        opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(reason))
 
     # --- channels that the target opens
 
@@ -126,7 +126,7 @@ class Forwards:
         else:
             self._context.emit(unknown_channel(access.who(), kind, 0, sender="target"))
             why = Reason(ReasonCode.CHANNEL_NOT_REQUESTED, "the user did not request this channel")
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(why))
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(why))
 
     def _parse_ends(self, opening: IncomingOpen, sender: str) -> tuple[str, str] | None:
         """Return destination and origin as text for the audit. If malformed, refuse the channel."""
@@ -138,7 +138,7 @@ class Forwards:
             reason = Reason(error.code, text)
             event = dropped_event(self._access.who(), m.CHANNEL_OPEN, request.extra, reason, sender)
             self._context.emit(event)
-            opening.refuse(m.CONNECT_FAILED, refusals.sentence(reason))
+            opening.refuse(m.CONNECT_FAILED, refusals.reason_line(reason))
             return None
         texts = [value if isinstance(value, int) else shown_text(value) for value in values]
         if request.kind in (b"direct-tcpip", b"forwarded-tcpip"):

@@ -79,7 +79,7 @@ class GlobalRequests:
             try:
                 self._access.emit(self._port_event(request, "request", ""))
             except WriteFailed as error:
-                self._context.emit(refusals.event(error, self._access.who()))
+                self._context.emit(refusals.failure_event(error, self._access.who()))
                 request.reply(False)
                 return
         elif name not in message_layouts.GLOBAL_REQUESTS:

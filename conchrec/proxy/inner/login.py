@@ -47,7 +47,7 @@ class LoginStep(Protocol):
 StepFactory = Callable[[TargetAccess], LoginStep | None]
 
 #: The steps, in the order in which a user passes them.
-STEPS: tuple[StepFactory, ...] = (second_factor.step, approval_step.step)
+STEPS: tuple[StepFactory, ...] = (second_factor.missing_step, approval_step.missing_step)
 
 
 def may_need_steps(options: SessionOptions) -> bool:
@@ -174,7 +174,7 @@ class InnerLogin:
         if access.denied is not None:
             return
         access.set_denied(error)
-        self._context.emit(refusals.event(error, access.who()))
+        self._context.emit(refusals.failure_event(error, access.who()))
 
     def _next_step(self) -> LoginStep | None:
         """Return the next step, if one is needed. Uses up a proof or an approval that exists already."""

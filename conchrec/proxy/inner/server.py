@@ -153,7 +153,7 @@ class TargetServer:
             options = self._ask_policy_again()
         except AccessDenied as error:
             access.set_denied(error)
-            context.emit(refusals.event(error, access.who()))
+            context.emit(refusals.failure_event(error, access.who()))
             self.end_with_reason(error.public)
             return
         self._limits.apply(options)
@@ -214,7 +214,7 @@ class TargetServer:
 
     def _channels_exceeded(self, why: str) -> None:
         self._context.emit(
-            refusals.event(
+            refusals.failure_event(
                 AccessDenied(why, rule="channels", code=ReasonCode.TOO_MANY_CHANNELS), self._access.who()
             )
         )
@@ -237,7 +237,7 @@ class TargetServer:
         """Handle a channel that the user's client opens."""
         kind = opening.channel.kind
         if self._has_ended:
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.CONNECTION_ENDING))
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(refusals.CONNECTION_ENDING))
         elif kind == b"session":
             self._admission.admit(opening)
         elif kind in DIRECT:
@@ -247,7 +247,7 @@ class TargetServer:
             self._context.emit(unknown_channel(self._access.who(), kind, size, sender="user"))
             text = f"channels of type {one_line(kind, 64)} are not supported"
             reason = Reason(ReasonCode.UNKNOWN_CHANNEL_TYPE, text)
-            opening.refuse(m.UNKNOWN_CHANNEL_TYPE, refusals.sentence(reason))
+            opening.refuse(m.UNKNOWN_CHANNEL_TYPE, refusals.reason_line(reason))
 
     def _begin_session(self, opening: IncomingOpen) -> None:
         access, upstream = self._access, self.upstream
@@ -319,7 +319,7 @@ class TargetServer:
             self._transport.sendDisconnect(lost.reason, self.upstream.text.line(lost.description))
         else:
             error = self.upstream.failure
-            text = refusals.line(error) if error is not None else f"conchrec: {lost.describe()}"
+            text = refusals.error_line(error) if error is not None else f"conchrec: {lost.describe()}"
             # Libraries take BY_APPLICATION for the end of the data: a cut transfer would look complete.
             self._disconnect(text, DisconnectReason.CONNECTION_LOST)
 
@@ -334,8 +334,8 @@ class TargetServer:
         if self._is_useless and not self.session_count:
             error = self._access.denied or self.upstream.failure
             text = "the connection to the target has ended, and no session is left"
-            nothing_left = refusals.sentence(Reason(ReasonCode.NOTHING_LEFT, text))
-            self._disconnect(refusals.line(error) if error is not None else nothing_left)
+            nothing_left = refusals.reason_line(Reason(ReasonCode.NOTHING_LEFT, text))
+            self._disconnect(refusals.error_line(error) if error is not None else nothing_left)
 
     # --- time
 

@@ -98,7 +98,7 @@ class Session:
         try:
             self.recording.open()
         except RecordingError as error:
-            self._context.emit(refusals.event(error, self._who()))
+            self._context.emit(refusals.failure_event(error, self._who()))
             self.fail(error)
             return
         is_sync = self._context.settings.config.session_recording is Mode.PROXY_SYNC
@@ -111,7 +111,7 @@ class Session:
             return
         self._report.reason = error.public
         if self._starts.is_requested:
-            self._relay.abort(refusals.line(error))
+            self._relay.abort(refusals.error_line(error))
         else:
             self._refusal = error
             self.confirm_early()
@@ -130,14 +130,14 @@ class Session:
 
         With a strict role also if a disk is full, or if the recording was given up before.
         """
-        if self._access.strict and (full := self._context.services.disks.critical):
+        if self._access.is_strict and (full := self._context.services.disks.critical):
             text = f"this session was ended: the disk for {full} is full. Tell your administrator"
             self.end(Reason(ReasonCode.DISK_FULL, text))
-        elif self._access.strict and self.recording.is_given_up:
+        elif self._access.is_strict and self.recording.is_given_up:
             text = "this session was ended: it is not recorded, and your role now requires a recording"
             self.end(Reason(ReasonCode.RECORDING_GIVEN_UP, text))
         elif denied := self._rules.find_refusal(self._starts.current, has_pty=self._has_pty):
-            self._context.emit(refusals.event(denied, self._who()))
+            self._context.emit(refusals.failure_event(denied, self._who()))
             self.end(denied.public)
 
     # --- Observer: requests
@@ -313,8 +313,8 @@ class Session:
         """Note the error that ends the channel; returns the line for the user."""
         self._report.reason = error.public
         if isinstance(error, RecordingError):
-            self._context.emit(refusals.event(error, self._who()))
-        return refusals.line(error)
+            self._context.emit(refusals.failure_event(error, self._who()))
+        return refusals.error_line(error)
 
     def finished(self) -> None:
         """Close the recording, and audit the end of the session."""

@@ -49,7 +49,7 @@ class SessionAdmission:
         reason = self._reason_to_refuse()
         if reason is not None:
             code, text = reason
-            opening.refuse(code, refusals.sentence(text))
+            opening.refuse(code, refusals.reason_line(text))
             return
         error = self._exceeded_limit()
         delay = None if error is not None else self._services.session_rate.delay(user)
@@ -59,8 +59,8 @@ class SessionAdmission:
                 rule="sessions a second",
                 code=ReasonCode.SESSION_RATE_EXCEEDED,
             )
-            self._context.emit(refusals.event(error, access.who()))
-            opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
+            self._context.emit(refusals.failure_event(error, access.who()))
+            opening.refuse(m.RESOURCE_SHORTAGE, refusals.error_line(error))
         elif delay:
             self._context.session_delayed(user, access.who(), delay)
             self._context.registry.add_session(user)
@@ -107,7 +107,7 @@ class SessionAdmission:
         self.delayed_count -= 1
         self._context.registry.remove_session(self._access.identity.user)
         if self._is_over():
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.CONNECTION_ENDING))
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(refusals.CONNECTION_ENDING))
         else:
             self._begin(opening)
 

@@ -65,12 +65,12 @@ class SessionRecording:
         """Create the recording. Raises RecordingError if that fails and the role is strict."""
         access, services = self._access, self._access.services
         info = access.session_info(self._sid)
-        if access.strict:
+        if access.is_strict:
             services.disks.check()
         try:
             recorder = services.store.open(info)
         except RecordingError as error:
-            if access.strict:
+            if access.is_strict:
                 raise
             self.is_given_up = True
             self._emit_failure(error, Record.BEST_EFFORT)
@@ -85,7 +85,7 @@ class SessionRecording:
         try:
             write(self.recorder)
         except RecordingError as error:
-            if self._access.strict:
+            if self._access.is_strict:
                 self._is_audited = True  # by the relay, which ends the session
                 raise
             self._give_up(error)
@@ -123,7 +123,7 @@ class SessionRecording:
                     )
                 if not self._is_audited:
                     self._is_audited = True
-                    self._emit_failure(error, Record.STRICT if self._access.strict else Record.BEST_EFFORT)
+                    self._emit_failure(error, Record.STRICT if self._access.is_strict else Record.BEST_EFFORT)
             closed(result if isinstance(result, ClosedRecording) else None)
 
         self._complete(recorder)
@@ -131,7 +131,7 @@ class SessionRecording:
 
     def _handle_failure(self, error: RecordingError) -> None:
         """Handle the failure of a write in the background."""
-        if self._access.strict:
+        if self._access.is_strict:
             self._is_audited = True
             self._failed(error)
         else:
@@ -140,7 +140,7 @@ class SessionRecording:
     def _handle_sync_failure(self, failure: Failure) -> Failure | None:
         if not isinstance(failure.value, RecordingError):
             return failure
-        if self._access.strict:
+        if self._access.is_strict:
             self._is_audited = True
             return failure
         self._give_up(failure.value)
@@ -158,4 +158,4 @@ class SessionRecording:
 
     def _emit_failure(self, error: RecordingError, policy: Record) -> None:
         access = self._access
-        access.context.emit(refusals.event(error, access.who(self._sid), policy=policy.value))
+        access.context.emit(refusals.failure_event(error, access.who(self._sid), policy=policy.value))

@@ -45,7 +45,7 @@ class SessionRules:
         """Raise AccessDenied if the roles do not allow this start request."""
         if option := self._start_option(start):
             denied = self._denied(option)
-            self._access.emit(refusals.event(denied, self._who()))
+            self._access.emit(refusals.failure_event(denied, self._who()))
             raise denied
 
     def find_refusal(self, start: StartRequest | None, *, has_pty: bool) -> AccessDenied | None:
@@ -57,7 +57,7 @@ class SessionRules:
 
     def refuse_pty(self) -> None:
         """Audit that a terminal was refused."""
-        self._access.emit(refusals.event(self._denied("pty"), self._who()))
+        self._access.emit(refusals.failure_event(self._denied("pty"), self._who()))
 
     def refuse_x11(self) -> None:
         """Audit that X11 was refused."""

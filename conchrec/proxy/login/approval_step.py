@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TRIES = 3
 
 
-def step(access: TargetAccess) -> _WaitForApproval | None:
+def missing_step(access: TargetAccess) -> _WaitForApproval | None:
     """The step that waits for an approval; None where none is required, or one was given in advance."""
     if access.options is None or access.is_approved:
         return None
@@ -89,7 +89,7 @@ class _WaitForApproval:
         say(f"conchrec: request {request.id} is pending. Role {request.approvers} can approve it: {how}")
         progress.pending_request = request
         try:
-            await decision(access.context, access.who(), request, at_once=True)
+            await wait_for_decision(access.context, access.who(), request, at_once=True)
         except _Changed:
             return  # the inner login decides again which approval is required
         finally:
@@ -130,7 +130,7 @@ def request_approval(
     return request
 
 
-async def decision(
+async def wait_for_decision(
     context: ProxyContext, who: events.Who, request: ApprovalRequest, *, at_once: bool
 ) -> None:
     """Wait until a request is approved, to be used ``at_once`` or later. Raises AccessDenied.
@@ -179,7 +179,7 @@ async def decision(
         )
 
 
-def check(access: TargetAccess) -> None:
+def check_advance_approval(access: TargetAccess) -> None:
     """Raise AccessDenied where an approval is required and none was given in advance.
 
     For connections without an inner login (nothing is recorded), where nobody can be asked for a reason.

@@ -34,7 +34,7 @@ NO_SECOND_FACTOR = Reason(
 )
 
 
-def required(context: ProxyContext, identity: Identity, source: str) -> Mfa:
+def required_mfa(context: ProxyContext, identity: Identity, source: str) -> Mfa:
     """The strictest ``require_mfa`` of all roles of this user that apply now.
 
     It is for the outer login, which does not know yet which target, and so which role, it is for.
@@ -56,7 +56,7 @@ def is_touched(context: ProxyContext, identity: Identity) -> bool:
     return context.settings.credentials.lists(identity.user, identity.key)
 
 
-def check(mfa: Mfa, identity: Identity, proofs: OneTimeProof, what: str) -> None:
+def check_proof(mfa: Mfa, identity: Identity, proofs: OneTimeProof, what: str) -> None:
     """Raise AccessDenied where ``mfa`` requires a second factor and none is left to use.
 
     For a ``what`` (``command``, ``connection``) that cannot ask for a code.
@@ -116,7 +116,7 @@ class _AskForCode:
         access.record_second_factor(CODE)
 
 
-def step(access: TargetAccess) -> _AskForCode | None:
+def missing_step(access: TargetAccess) -> _AskForCode | None:
     """The step that asks for a code; None where no second factor is required, or there is one.
 
     That is the one of the outer login, if nothing has used it, or the touch of a hardware key in the inner

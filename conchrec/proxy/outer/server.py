@@ -34,7 +34,7 @@ from conchrec.proxy.login.second_factor import (
     TOUCH,
     check_unchanged,
     is_touched,
-    required,
+    required_mfa,
 )
 from conchrec.proxy.outer.connection_limits import ConnectionLimits
 from conchrec.proxy.outer.session import OuterSession, as_error
@@ -42,7 +42,7 @@ from conchrec.proxy.outer.targets import TargetConnections
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.relay.tunnel import Tunnel
 from conchrec.proxy.target_access import OneTimeProof
-from conchrec.proxy.target_names import named_target
+from conchrec.proxy.target_names import parse_target
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.authenticator import Ask, PartialSuccess
@@ -95,8 +95,8 @@ class OuterConnection:
         self._connection: Connection | None = None
         self._no_more_sessions = False
         #: The connection is ending: nothing new begins.
-        self._leaving = False
-        self._goodbye: DelayedCall | None = None
+        self._is_ending = False
+        self._disconnect_timer: DelayedCall | None = None
         self._keepalive: Keepalive | None = None
         self._expiry: DelayedCall | None = None
         self.agent = AgentSource("outer")
@@ -117,7 +117,7 @@ class OuterConnection:
             identification=b"SSH-2.0-conchrec_" + __version__.encode(),
             host_keys=self._services.authority.outer_host_keys(self._services.outer_names),
             algorithms=context.settings.algorithms,
-            powers=self._services.diffie_hellman.powers_of_peer(self._counted_as),
+            powers=self._services.diffie_hellman.powers_of_peer(self._helper_share),
             userauth=lambda: self._userauth,
             clock=self._services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
@@ -127,7 +127,7 @@ class OuterConnection:
         limits.add(self.source, self)
         self.transport.when_lost().addCallback(self._lost)
 
-    def _counted_as(self) -> str:
+    def _helper_share(self) -> str:
         """Whose share of the Diffie-Hellman helper this connection uses: its address's, then its user's."""
         if self._connection is not None:
             return f"user {self.identity.user}"
@@ -194,7 +194,7 @@ class OuterConnection:
             identity = context.settings.credentials.identity(user, algorithm, blob, self.source, now)
             if is_touched(context, identity):
                 identity = replace(identity, second_factor=TOUCH)
-            elif required(context, identity, self.source) is not Mfa.NO:
+            elif required_mfa(context, identity, self.source) is not Mfa.NO:
                 self._require_code(identity)
             return succeed(self._accept(identity))
         except Locked as locked:
@@ -249,7 +249,7 @@ class OuterConnection:
             self._show_once(Reason(locked.code, locked.detail))
             raise
         identity = replace(identity, second_factor=passwords.second_factor(user))
-        if not identity.second_factor and required(self._context, identity, self.source) is not Mfa.NO:
+        if not identity.second_factor and required_mfa(self._context, identity, self.source) is not Mfa.NO:
             self._require_code(identity)
         return self._accept(identity)
 
@@ -329,13 +329,13 @@ class OuterConnection:
     def channel_requested(self, opening: IncomingOpen) -> None:
         """Open a channel to a target, or a session with the proxy; refuse every other type."""
         kind = opening.channel.kind
-        if self._leaving:
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.CONNECTION_ENDING))
+        if self._is_ending:
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(refusals.CONNECTION_ENDING))
         elif kind == b"direct-tcpip":
             self._direct(opening)
         elif kind == b"session":
             if self._no_more_sessions:
-                opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.NO_MORE_SESSIONS))
+                opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(refusals.NO_MORE_SESSIONS))
             else:
                 OuterSession(self, self._context, opening)
         else:
@@ -344,7 +344,7 @@ class OuterConnection:
                 ReasonCode.OUTER_CHANNEL_TYPE,
                 f"the proxy itself opens no channel of type {shown}. Connect to a target through it (ssh -J)",
             )
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(reason))
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(reason))
 
     def global_requested(self, request: IncomingRequest) -> None:
         """Accept no-more-sessions, and reject every other request, keepalives among them."""
@@ -360,7 +360,7 @@ class OuterConnection:
         self._context.registry.remove_connection(self)
         if self._keepalive is not None:
             self._keepalive.stop()
-        for timer in (self._expiry, self._goodbye):
+        for timer in (self._expiry, self._disconnect_timer):
             if timer is not None and timer.active():
                 timer.cancel()
 
@@ -398,7 +398,7 @@ class OuterConnection:
     def recheck(self) -> None:
         """Check the login and all that is open again, after a change of the policy, locks or users."""
         context, now = self._context, self._services.now()
-        if self._leaving:
+        if self._is_ending:
             return
         try:
             self._identity = context.settings.credentials.still(self.identity, self.source, now)
@@ -423,7 +423,7 @@ class OuterConnection:
     def recheck_expired(self, now: datetime) -> None:
         """Check again all that was allowed until a time that has passed at ``now``."""
         expires = self.identity.expires
-        if self._leaving:
+        if self._is_ending:
             return
         if expires is not None and now >= expires:
             self._watch_expiry()
@@ -435,14 +435,14 @@ class OuterConnection:
 
     def end_with_reason(self, reason: str) -> None:
         """Show the reason in every session, then end the connection."""
-        if self._leaving:
+        if self._is_ending:
             return
-        self._leaving = True
+        self._is_ending = True
         has_sessions = self.targets.end_with_reason(reason)
         commands = [session for session in tuple(self.sessions) if session.cancel()]
         disconnect = partial(self.transport.sendDisconnect, 11, f"conchrec: {reason}".encode())
         if has_sessions or commands:
-            self._goodbye = self._services.clock.callLater(LAST_WORDS_SECONDS, disconnect)
+            self._disconnect_timer = self._services.clock.callLater(LAST_WORDS_SECONDS, disconnect)
         else:
             disconnect()
 
@@ -459,7 +459,7 @@ class OuterConnection:
         Deferred.fromCoroutine(self._open_direct(opening, forward)).addErrback(self._not_opened, opening)
 
     async def _open_direct(self, opening: IncomingOpen, forward: m.Forwarded) -> None:
-        target = await self.targets.connect_to(named_target(forward.host, str(forward.port)))
+        target = await self.targets.connect_to(parse_target(forward.host, str(forward.port)))
         if self._is_over:
             target.drop()
             return

@@ -20,12 +20,11 @@ from conchrec.proxy.commands.output import Console
 from conchrec.proxy.commands.recordings import viewable_recordings
 from conchrec.proxy.commands.request import CommandRequest, Stdin, UsageError
 from conchrec.proxy.context import ProxyContext
-from conchrec.proxy.login.second_factor import check as check_second_factor
-from conchrec.proxy.login.second_factor import required
+from conchrec.proxy.login.second_factor import check_proof, required_mfa
 from conchrec.proxy.outer.targets import TargetConnections
 from conchrec.proxy.relay.tunnel import Tunnel
 from conchrec.proxy.target_access import OneTimeProof
-from conchrec.proxy.target_names import SUBSYSTEM, subsystem_target
+from conchrec.proxy.target_names import SUBSYSTEM, parse_subsystem
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.channel_stream import Stream
@@ -76,7 +75,7 @@ class OuterSession:
         self._tunnel: Tunnel | None = None
         self._stdin = Stdin()
         self._running: Deferred[None] | None = None
-        self._leaving = False
+        self._is_ending = False
         self._request: CommandRequest | None = None
         self._sees: Sees | None = None
         #: When the policy must decide again; None if time changes nothing.
@@ -174,7 +173,7 @@ class OuterSession:
     def recheck(self) -> None:
         """End a command if its user may no longer view the recordings that it could show at its start."""
         request, order = self._request, list(Sees)
-        if request is None or self._sees is None or self._leaving:
+        if request is None or self._sees is None or self._is_ending:
             return
         self._update_until()
         if order.index(viewable_recordings(request)) < order.index(self._sees):
@@ -182,7 +181,7 @@ class OuterSession:
             reason = Reason(
                 ReasonCode.ROLES_CHANGED, "your roles no longer allow you to view these recordings"
             )
-            self._write_error(refusals.sentence(reason))
+            self._write_error(refusals.reason_line(reason))
             self._exit(REFUSED)
 
     def _update_until(self) -> None:
@@ -191,7 +190,7 @@ class OuterSession:
 
     def cancel(self) -> bool:
         """Cancel a command, which restores the user's terminal. Return whether one was running."""
-        self._leaving = True
+        self._is_ending = True
         running = self._running
         if running is None or running.called:
             return False
@@ -209,7 +208,7 @@ class OuterSession:
 
     async def _connect(self, name: bytes, tunnel: Tunnel) -> None:
         cluster = self._context.settings.config.cluster_name
-        target = await self._owner.targets.connect_to(subsystem_target(name, cluster))
+        target = await self._owner.targets.connect_to(parse_subsystem(name, cluster))
         if tunnel.closed or self._stream.closed:
             target.drop()
             return
@@ -218,7 +217,7 @@ class OuterSession:
     def _not_connected(self, failure: Failure) -> None:
         if failure.check(CancelledError) or self._stream.closed:
             return
-        self._write_error(refusals.line(as_error(failure)))
+        self._write_error(refusals.error_line(as_error(failure)))
         self._exit(FAILED)
 
     # --- a command
@@ -236,17 +235,17 @@ class OuterSession:
             console=self._console,
         )
         try:
-            mfa = required(self._context, owner.identity, owner.source)
-            check_second_factor(mfa, owner.identity, owner.proofs, "command")
+            mfa = required_mfa(self._context, owner.identity, owner.source)
+            check_proof(mfa, owner.identity, owner.proofs, "command")
             self._count_command()
         except AccessDenied as error:
             self._rejected(error.public, error.rule)
-            self._write_error(refusals.line(error))
+            self._write_error(refusals.error_line(error))
             self._exit(REFUSED)
             return
         self._request, self._sees = request, viewable_recordings(request)
         self._update_until()
-        running = Deferred.fromCoroutine(catalogue.answer(request, text))
+        running = Deferred.fromCoroutine(catalogue.run_command(request, text))
         running.addBoth(self._uncount)
         self._running = running.addCallbacks(self._answered, self._failed)
 
@@ -279,14 +278,14 @@ class OuterSession:
         self._exit(0)
 
     def _failed(self, failure: Failure) -> None:
-        if failure.check(CancelledError) and self._leaving:
+        if failure.check(CancelledError) and self._is_ending:
             return
         if failure.check(UsageError):
             text = one_line(failure.getErrorMessage())
-            self._write_error(refusals.sentence(Reason(ReasonCode.COMMAND_INVALID, text)))
+            self._write_error(refusals.reason_line(Reason(ReasonCode.COMMAND_INVALID, text)))
             self._exit(USAGE)
         else:
-            self._write_error(refusals.line(as_error(failure)))
+            self._write_error(refusals.error_line(as_error(failure)))
             self._exit(REFUSED)
 
     def _write_error(self, text: str) -> None:

@@ -21,7 +21,7 @@ from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.dial.dialer import Link
 from conchrec.proxy.inner.server import TargetServer
 from conchrec.proxy.login import approval_step
-from conchrec.proxy.login.second_factor import check as check_second_factor
+from conchrec.proxy.login.second_factor import check_proof
 from conchrec.proxy.relay.passthrough import Passthrough
 from conchrec.proxy.relay.tunnel import Tunnel
 from conchrec.proxy.target_access import Destination, OneTimeProof, Origin, TargetAccess
@@ -80,7 +80,7 @@ class TargetConnections:
         self._pending: set[Deferred[ConnectedTarget]] = set()
         self._pending_passthroughs = 0
         #: The outer connection is ending: no tunnel is attached any more.
-        self._leaving = False
+        self._is_ending = False
 
     @property
     def count(self) -> int:
@@ -113,7 +113,7 @@ class TargetConnections:
 
     def end_with_reason(self, reason: str) -> bool:
         """Show the reason in every session, then end it. Return whether there is a session to show it in."""
-        self._leaving = True
+        self._is_ending = True
         for server in tuple(self._servers):
             server.end_with_reason(reason)
         for live in tuple(self._live - self._servers):
@@ -228,9 +228,9 @@ class TargetConnections:
             answer = may_reach(access)
             access.set_allowed(answer)
             check_connections(access)
-            check_second_factor(answer.options.require_mfa, access.identity, self._user.proofs, "connection")
+            check_proof(answer.options.require_mfa, access.identity, self._user.proofs, "connection")
             access.record_second_factor(access.identity.second_factor)
-            approval_step.check(access)
+            approval_step.check_advance_approval(access)
             passthrough = Passthrough(access)
             self._pending_passthroughs += 1
             try:
@@ -240,7 +240,7 @@ class TargetConnections:
             access.set_identity(self._user.identity)
             return self._check_again(_PassthroughTarget(self, passthrough), passthrough.check_allowed)
         except ConchrecError as error:
-            context.emit(refusals.event(error, access.who()))
+            context.emit(refusals.failure_event(error, access.who()))
             raise
 
     def _may_reach(self, access: TargetAccess) -> None:
@@ -260,7 +260,7 @@ class TargetConnections:
 
     def attach_tunnel(self, target: ConnectedTarget, tunnel: Tunnel) -> None:
         """Begin to forward between the user's channel and a connected target."""
-        if self._leaving:
+        if self._is_ending:
             target.drop()
             tunnel.abortConnection()
             return

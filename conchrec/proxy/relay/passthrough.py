@@ -50,7 +50,7 @@ class Passthrough:
     async def connect(self) -> None:
         """Connect to the target by TCP. Raises Unreachable, or SpoolFull if the audit's disk is full."""
         access = self.access
-        if access.strict:
+        if access.is_strict:
             self._services.disks.check()
         self._address = await self._services.dialer.splice(
             access.target, access.destination.addresses, self._target
@@ -88,14 +88,14 @@ class Passthrough:
     def recheck(self, identity: Identity) -> None:
         """End the connection if it would not be allowed to begin now."""
         self.access.set_identity(identity)
-        if self.access.strict and (full := self._services.disks.critical):
+        if self.access.is_strict and (full := self._services.disks.critical):
             text = f"this connection was ended: the disk for {full} is full. Tell your administrator"
             self.end_with_reason(Reason(ReasonCode.DISK_FULL, text))
             return
         try:
             self.check_allowed()
         except AccessDenied as error:
-            self._context.emit(refusals.event(error, self.access.who()))
+            self._context.emit(refusals.failure_event(error, self.access.who()))
             self.end_with_reason(error.public)
 
     def check_allowed(self) -> None:

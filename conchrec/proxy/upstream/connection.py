@@ -102,7 +102,7 @@ class Upstream:
         return self._link.transport
 
     @property
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         """Whether the inner login may continue.
 
         It may when this is READY or LOST, or waits for the inner connection's agent or for the user.
@@ -110,8 +110,8 @@ class Upstream:
         return self._login.is_waiting or self._lifecycle.is_over
 
     def when_settled(self) -> Deferred[None]:
-        """Fires when ``settled`` becomes true."""
-        if not self.settled:
+        """Fires when ``is_settled`` becomes true."""
+        if not self.is_settled:
             return self._lifecycle.when_settled()
         done: Deferred[None] = Deferred()
         done.callback(None)
@@ -257,7 +257,7 @@ class Upstream:
         """Audit the failure, and close the link."""
         if self._lifecycle.state is UpstreamState.LOST:
             return
-        self._access.context.emit(refusals.event(error, self._access.who()))
+        self._access.context.emit(refusals.failure_event(error, self._access.who()))
         link = self._link.link
         if link is not None:
             link.slot.release()

@@ -60,7 +60,7 @@ def command(tmp_path: Path, audit: AuditMemory) -> CommandRequest:
 def sign(command: CommandRequest) -> object:
     """Run ``sign``, and return its output or its error."""
     results: list[object] = []
-    signing = Deferred.fromCoroutine(certificate.for_key(command))
+    signing = Deferred.fromCoroutine(certificate.sign_key(command))
     signing.addCallbacks(results.append, lambda failure: results.append(failure.value))
     command.stdin.data(public_line(PLAIN).encode())
     assert results == []

@@ -27,7 +27,7 @@ def test_admits_up_to_capacity() -> None:
         for slot in slots:
             slot.release()
     users[5][0].release()
-    assert gate.idle
+    assert gate.is_idle
 
 
 def test_leaves_slots_for_other_users() -> None:
@@ -60,7 +60,7 @@ def test_skips_request_that_is_cancelled() -> None:
     waiting.cancel()
     assert failed[0].check(CancelledError)
     first[0].release()
-    assert gate.idle
+    assert gate.is_idle
 
 
 def test_releases_slot_while_person_is_asked() -> None:
@@ -75,6 +75,6 @@ def test_releases_slot_while_person_is_asked() -> None:
     assert enter(gate, "ann") == []
     waiting[0][0].release()
     last[0].wait_for_person()
-    assert not gate.idle
+    assert not gate.is_idle
     for slots in (*waiting, last):
         slots[0].release()

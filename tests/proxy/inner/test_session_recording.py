@@ -17,7 +17,7 @@ from conchrec.audit import events
 from conchrec.errors import RecordingError, WriteFailed
 from conchrec.model import Identity
 from conchrec.proxy.inner.session_recording import SessionRecording
-from conchrec.proxy.refusals import event as failure_event
+from conchrec.proxy.refusals import failure_event
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder

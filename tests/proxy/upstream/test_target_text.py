@@ -102,7 +102,7 @@ def test_marks_reason_of_disconnect(name: str, words: str) -> None:
 @given(TEXTS)
 def test_quotes_our_name_in_errors_with_text_of_target(words: str) -> None:
     for error in (UpstreamError(f"web1:22 closed the connection: {words}"), LoginRejected(words)):
-        shown = refusals.line(error)
+        shown = refusals.error_line(error)
         assert shown.startswith(PREFIX) and len(shown) < 1200
         rest = shown.removeprefix(PREFIX)
         assert not any(re.match(r"\s*conchrec\s*:", row, re.IGNORECASE) for row in rows(rest, 37))
