@@ -249,3 +249,21 @@ def test_links_stay_inside_of_the_site(page: Page) -> None:
         name for name in files if not Path(os.path.normpath(page.path.parent / name)).is_relative_to(docs)
     ]
     assert outside == []
+
+
+def test_modules_in_table_of_packages_exist() -> None:
+    page = BY_PATH[ROOT / "docs" / "architecture.md"]
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", page.section("Packages"), re.MULTILINE)
+    assert len(rows) > 20
+    missing = []
+    for package, subject in rows:
+        directory = ROOT / "conchrec" / package.replace(".", "/")
+        modules = set(re.findall(r"`([a-z_]+)`", subject)) - {"play", "text", "conchrec"}  # commands
+        missing += [
+            f"{package}.{name}"
+            for name in modules
+            if not (directory / f"{name}.py").exists() and not (directory / name).is_dir()
+        ]
+        if not directory.is_dir() and not directory.with_suffix(".py").exists():
+            missing.append(package)
+    assert missing == []
