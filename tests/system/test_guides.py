@@ -95,7 +95,7 @@ SCRIPTS = {
 #: The same for commands that ssh runs at the target.
 AT_TARGET = {
     "sshd": "exit 0",
-    "systemctl": 'case "$*" in "reload ssh") kill -HUP $TARGET_PID;; *) exit 1;; esac',
+    "systemctl": 'case "$*" in "reload ssh") kill -HUP $TARGET_PID; sleep 2;; *) exit 1;; esac',
 }
 
 
