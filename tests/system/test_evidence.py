@@ -103,7 +103,7 @@ async def test_verifies_recordings_by_independent_program(stage: Stage) -> None:
     # This installation knows it from its state directory and from its audit log.
     here = await house.proxy.command("recordings", "verify")
     assert here.code == 1 and f"(audit log audit.jsonl, session {later})" in here.text, str(here)
-    assert f"{ended['head']} ({house.proxy.directory / 'state'})" in here.text
+    assert f"{ended['head']} is missing ({house.proxy.directory / 'state'})" in here.text
     for name in ("audit.jsonl", "state/ledger_heads.json"):
         (house.proxy.directory / name).unlink()
     assert (await house.proxy.command("recordings", "verify")).code == 0
