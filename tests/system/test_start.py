@@ -131,7 +131,7 @@ async def test_refuses_to_replace_lost_recording_key(stage: Stage) -> None:
     process = house.proxy.launch()
     assert (await process.wait()).code == 78
     assert (
-        "recording_key.pub is there, but not its key" in house.proxy.log
+        "recording_key.pub exists, but the private key" in house.proxy.log
         and "Traceback" not in house.proxy.log
     )
     old = key.with_suffix(".pub").read_text()
