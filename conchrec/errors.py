@@ -122,3 +122,10 @@ class RemoteViolation(ProtocolViolation):
 
 class LocalViolation(ProtocolViolation):
     """Ours: a bug in conchrec."""
+
+
+def error_text(error: Exception) -> str:
+    """Return the text of an error for a person: of an OSError without its number and its file."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

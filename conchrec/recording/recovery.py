@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import BinaryIO
 
-from conchrec.errors import RecordingError
+from conchrec.errors import RecordingError, error_text
 from conchrec.files import NewFile, open_regular
 from conchrec.provenance import Provenance
 from conchrec.reasons import Reason, ReasonCode
@@ -139,8 +139,9 @@ class _Recovery:
                 self._fail(sid, _MANIFEST_MISSING)
         if unknown and part.begin:
             older = self._read_ledger(0, part.begin)
-            in_ledger = older.opened.keys() | older.sealed | older.removed
-            unknown = [sid for sid in unknown if sid not in in_ledger]
+            # Not one union: the sets may be large, and a copy would hold Python's lock.
+            entries = (older.opened, older.sealed, older.removed)
+            unknown = [sid for sid in unknown if not any(sid in sids for sids in entries)]
         for sid in unknown:
             self._recover(sid, opened=self._ledger.is_open(sid))
             self._pause()
@@ -182,7 +183,7 @@ class _Recovery:
             else:
                 sealed = _complete(self._finisher, sid, self._pause, opened=opened)
         except (OSError, RecordingError, ValueError) as error:
-            self._fail(sid, str(error))
+            self._fail(sid, error_text(error))
         else:
             if sealed is not None:
                 self.done.append(Recovered(sid=sid, manifest=sealed.manifest, head=sealed.head))

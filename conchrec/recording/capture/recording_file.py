@@ -73,6 +73,7 @@ class RecordingFile:
     def fail(self, error: RecordingError) -> None:
         """The recording fails with an error that no call of the session can raise: report it."""
         self._lifecycle.fail(error)
-        _log.error("recording of {session} failed: {error}", session=self._sid, error=error.detail)
+        reason = error.detail or error.public
+        _log.error("recording of {session} failed: {reason}", session=self._sid, reason=reason)
         if self._on_failure is not None:
             self._on_failure(error)

@@ -18,7 +18,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from conchrec.clock import Clock, DelayedCall
-from conchrec.errors import RecordingError
+from conchrec.errors import RecordingError, error_text
 from conchrec.text import decode_text, one_line
 
 STOPPED = "the indexer stopped while it read this recording"
@@ -135,7 +135,7 @@ def _fill(directory: Path, on_progress: Callable[[int, int], None], *, rebuild: 
             except (OSError, RecordingError) as error:
                 with contextlib.suppress(RecordingError):
                     index.forget(sid)
-                problems.append(f"{sid} is not in the index: {error}")
+                problems.append(f"{sid} is not in the index: {error_text(error)}")
             except Exception as error:
                 index.skip(sid, repr(error))
                 problems.append(f"{sid} was skipped and cannot be searched: {error!r}")
@@ -162,7 +162,7 @@ def main(directory: Path) -> None:
         try:
             problems = fill(directory)
         except (OSError, RecordingError) as error:
-            problems = [str(error)]
+            problems = [error_text(error)]
         for problem in problems:
             sys.stderr.write(f"{problem}\n")
             sys.stderr.flush()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from conchrec.errors import RecordingError
+from conchrec.errors import RecordingError, error_text
 from conchrec.reasons import ReasonCode
 from conchrec.recording.format.asciicast import MARKER, OUTPUT, RESIZE, Damaged, Event, Header
 from conchrec.recording.playback.frame import Frame
@@ -317,7 +317,7 @@ class Player:
         try:
             self._next = next(self._events, None)
         except (RecordingError, OSError) as error:
-            self._next, self.problem = None, str(error)
+            self._next, self.problem = None, error_text(error)
 
     def _seek_step(self, now: float, left: int) -> int:
         """Continue a jump as far as ``left`` allows. Returns what is left of it."""
