@@ -19,56 +19,73 @@ class Producer(Protocol):
         """Continue producing data."""
 
 
+class Backpressure:
+    """Pauses one producer while there is a reason to. The producer is called only when that changes."""
+
+    __slots__ = ("_producer", "_reasons")
+
+    def __init__(self) -> None:
+        self._producer: Producer | None = None
+        self._reasons: set[str] = set()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether there is a reason to pause."""
+        return bool(self._reasons)
+
+    def attach(self, producer: Producer | None) -> None:
+        """Set the producer, or remove it with None."""
+        self._producer = producer
+        if producer is not None and self._reasons:
+            producer.pauseProducing()
+
+    def set(self, reason: str, on: bool) -> bool:
+        """Add or remove a reason. Return whether the producer was paused or resumed."""
+        was_paused = bool(self._reasons)
+        (self._reasons.add if on else self._reasons.discard)(reason)
+        is_paused = bool(self._reasons)
+        if is_paused == was_paused:
+            return False
+        if self._producer is not None:
+            if is_paused:
+                self._producer.pauseProducing()
+            else:
+                self._producer.resumeProducing()
+        return True
+
+
 @implementer(IPushProducer)
 class WriteBackpressure:
     """Pauses the one producer that writes to a transport.
 
     The producer is paused while the socket does not drain (``full``) and while the transport holds messages
-    back (``hold``). It is only called when its state changes.
+    back (``hold``).
     """
 
     def __init__(self) -> None:
-        self._producer: Producer | None = None
-        self._is_held = False
+        self._pressure = Backpressure()
         self.full = False
         #: Called when the socket has drained.
         self.on_drained: Callable[[], None] = lambda: None
 
-    @property
-    def is_paused(self) -> bool:
-        """Whether the producer is paused."""
-        return self.full or self._is_held
-
     def attach(self, producer: Producer | None) -> None:
         """Set the producer, or remove it with None."""
-        self._producer = producer
-        if producer is not None and self.is_paused:
-            producer.pauseProducing()
+        self._pressure.attach(producer)
 
     def hold(self, on: bool) -> None:
         """Pause or resume the producer because of the transport, for example during a key exchange."""
-        was_paused, self._is_held = self.is_paused, on
-        self._notify_producer(was_paused)
+        self._pressure.set("transport", on)
 
     def pauseProducing(self) -> None:
         """Handle a full socket. Called by the socket."""
-        was_paused, self.full = self.is_paused, True
-        self._notify_producer(was_paused)
+        self.full = True
+        self._pressure.set("socket", True)
 
     def resumeProducing(self) -> None:
         """Handle a socket that has drained. Called by the socket."""
-        was_paused, self.full = self.is_paused, False
-        self._notify_producer(was_paused)
+        self.full = False
+        self._pressure.set("socket", False)
         self.on_drained()
 
     def stopProducing(self) -> None:
         """Do nothing: the transport handles the end of the connection."""
-
-    def _notify_producer(self, was_paused: bool) -> None:
-        """Pause or resume the producer if the state has changed since ``was_paused``."""
-        if self._producer is None or was_paused == self.is_paused:
-            return
-        if self.is_paused:
-            self._producer.pauseProducing()
-        else:
-            self._producer.resumeProducing()

@@ -12,7 +12,7 @@ from typing import Protocol
 from conchrec.clock import Clock
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
-from conchrec.ssh.backpressure import Producer
+from conchrec.ssh.backpressure import Backpressure, Producer
 from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.framing import InboundPackets
 from conchrec.ssh.peer_limits import EarlyAllowance
@@ -63,8 +63,7 @@ class PacketReader:
         self._clock = clock
         self._share = share
         self._early_allowance: EarlyAllowance | None = EarlyAllowance()
-        self._socket: Producer | None = None
-        self._socket_paused = False
+        self._socket = Backpressure()
         self._holds: set[str] = set()
         self._brakes: set[str] = set()
         self._is_reading = False
@@ -75,7 +74,7 @@ class PacketReader:
 
     def connect(self, socket: Producer) -> None:
         """Set the socket, which is paused when too many bytes wait."""
-        self._socket = socket
+        self._socket.attach(socket)
         self._pace_socket()
 
     def log_in(self) -> None:
@@ -151,13 +150,8 @@ class PacketReader:
         waits = bool(self._holds) or self._is_deferred
         limit = MAX_HELD if self._early_allowance is None else MAX_HELD_EARLY
         paused = bool(self._brakes) or (waits and len(self._inbound) > limit)
-        if paused == self._socket_paused or self._socket is None or self._handler.is_over:
-            return
-        self._socket_paused = paused
-        if paused:
-            self._socket.pauseProducing()
-        else:
-            self._socket.resumeProducing()
+        if not self._handler.is_over:
+            self._socket.set("reader", paused)
 
     def _read(self, spent: Callable[[], bool]) -> None:
         """Handle the packets of one slice."""

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from conchrec.clock import Clock
 from conchrec.ssh import messages as m
-from conchrec.ssh.backpressure import Producer
+from conchrec.ssh.backpressure import Backpressure, Producer
 from conchrec.ssh.channel_stream import WINDOW, Stream
 
 _log = Logger()
@@ -68,8 +68,8 @@ class Tunnel:
         self._is_flush_scheduled = False
         self._got_eof = False
         self._is_lost = False
-        self._is_under_pressure = False
-        self._producer: Producer | None = None
+        #: Pauses the inner transport's producer.
+        self._output = Backpressure()
         self.disconnecting = False
         self.received = 0
         self.sent = 0
@@ -193,13 +193,11 @@ class Tunnel:
 
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
         """Pause ``producer`` while too many bytes wait for the user (IConsumer)."""
-        self._producer = producer
-        if self._is_under_pressure:
-            producer.pauseProducing()
+        self._output.attach(producer)
 
     def unregisterProducer(self) -> None:
         """Forget the producer (IConsumer)."""
-        self._producer = None
+        self._output.attach(None)
 
     def pauseProducing(self) -> None:
         """Return no window while the inner transport handles no data (IPushProducer)."""
@@ -252,17 +250,9 @@ class Tunnel:
         self._lose()
 
     def _update_pressure(self, pending: int) -> None:
-        if self._is_under_pressure:
-            if pending < self._low:
-                self._is_under_pressure = False
-                if self._producer is not None:
-                    self._producer.resumeProducing()
-                self.on_pressure(False)
-        elif pending > self._high:
-            self._is_under_pressure = True
-            if self._producer is not None:
-                self._producer.pauseProducing()
-            self.on_pressure(True)
+        is_too_much = pending >= self._low if self._output.is_paused else pending > self._high
+        if self._output.set("pending bytes", is_too_much):
+            self.on_pressure(is_too_much)
 
     def _deliver(self, data: bytes) -> None:
         if self._is_lost or self._protocol is None:
