@@ -63,7 +63,7 @@ class CertificateRejected(AccessDenied):
 
 
 class UpstreamError(ConchrecError):
-    """The target could not be reached, or would not have us."""
+    """The target could not be reached, or rejected the connection or login."""
 
     default_code = ReasonCode.TARGET_FAILED
 

@@ -1,12 +1,12 @@
-"""Who has guessed how often, and how long the next guess has to wait; a restart does not change it.
+"""Counts wrong passwords and codes, and delays further attempts; the counts survive a restart.
 
-Guesses at passwords are counted by user and by address; those at codes that are asked for after a key was
-proved by user, and apart: a stranger who guesses passwords keeps nobody from them. A guess counts as wrong
-from its beginning and waits behind those that began before it, so many connections at once are no quicker
-than one; only a right one is forgiven. A name counts the same whether somebody has it or not.
+Attempts at passwords are counted by user and by address. Attempts at codes after a key are counted by user,
+separately: a stranger who guesses passwords cannot delay them. An attempt counts as wrong from its
+beginning, and waits for those that began earlier, so that many connections at once are not quicker than one.
+A correct password or code clears the count. Unknown names are counted like known ones.
 
-In memory, and in ``guesses.json`` in the state directory, which follows within a second. It also holds
-which codes have been used.
+The counts are in memory, and in ``guesses.json`` in the state directory, which is written within a second.
+That file also has the codes that were used.
 """
 
 from __future__ import annotations
@@ -36,49 +36,52 @@ from conchrec.reasons import ReasonCode
 
 _log = Logger()
 
-#: Wrong guesses that cost nothing: people mistype, and many people may share one address.
+#: Wrong attempts without a delay: people mistype, and many people may share one address.
 FREE_OF_USER, FREE_OF_ADDRESS = 2, 10
-#: Seconds before the next guess, after each wrong one beyond these. The last stays: 288 guesses a day.
+#: Seconds before the next attempt, after each further wrong one. The last delay repeats: 288 attempts a day.
 DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
-#: What has to wait longer is not kept waiting but refused, unseen: connections that wait are few, too.
+#: An attempt that would have to wait longer is refused without a check: waiting connections are limited too.
 LONGEST_WAIT = 30.0
-#: After so long without a wrong guess all is forgotten: less often than once in 300 s nobody gets far.
+#: The counts are cleared after so long without a wrong attempt.
 FORGOTTEN_SECONDS = 3600.0
-#: Of names that nobody has, and of addresses: some megabytes. Whoever makes up names without end pushes out
-#: others of that kind; users that there are stay.
+#: The most counts of unknown names, and of addresses: some megabytes. Endless new names replace other unknown
+#: names; the counts of existing users stay.
 MOST_COUNTS = 10_000
-#: No name of a user is longer.
+#: Names of users are not longer.
 LONGEST_NAME = 64
-#: A burst of guesses is one write.
+#: The file is written at most once in so many seconds.
 SAVE_SECONDS = 1.0
 
 
 class Guess(enum.Enum):
-    """At what."""
+    """The kind of an attempt."""
 
     PASSWORD = enum.auto()
-    """And the code that may follow it."""
+    """A password, and the code that may follow it."""
     CODE = enum.auto()
-    """After a key was proved."""
+    """A code after a key."""
 
 
 class TooManyGuesses(AccessDenied):
-    """This guess would have to wait too long. It was not looked at, and does not count."""
+    """The attempt would have to wait too long. It was not checked, and does not count."""
 
     default_code = ReasonCode.TOO_MANY_GUESSES
 
     def __init__(self, seconds: float, at: Guess) -> None:
+        """``seconds`` is the time until the next attempt is possible."""
         wait = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
-        way = " (a key works at once)" if at is Guess.PASSWORD else ""
+        hint = ", or log in with a key now" if at is Guess.PASSWORD else ""
         super().__init__(
-            f"too many wrong answers: the next one is taken in {wait}{way}",
-            f"too many wrong guesses; the next one is taken in {seconds:.0f} s",
+            f"too many wrong answers: try again in {wait}{hint}",
+            f"too many wrong passwords or codes; the next attempt is possible in {seconds:.0f} s",
         )
 
 
 class _Counts:
-    """For each name how many guesses were wrong, and when (in seconds since 1970) the next may be checked.
-    In the order of the last guess. Those in ``kept`` are never pushed out."""
+    """The number of wrong attempts of each name, and when (in seconds since 1970) the next may be checked.
+
+    In the order of the last attempt. The names in ``kept`` are never removed to make room.
+    """
 
     def __init__(
         self, free: int, counts: Mapping[str, tuple[int, float]], kept: Collection[str] = ()
@@ -88,16 +91,16 @@ class _Counts:
         self.kept = frozenset(kept)
 
     def due(self, name: str, now: float) -> float:
-        """When the next guess may be checked."""
+        """When the next attempt may be checked."""
         wrong, due = self._counts.get(name, (0, now))
         if due > now + LONGEST_WAIT + DELAYS[-1]:
-            # The clock was put back: the delay begins again, and ends.
+            # The clock was set back: the delay begins again.
             due = now + DELAYS[-1]
             self._counts[name] = wrong, due
         return due
 
     def add(self, name: str, at: float, now: float) -> None:
-        """A guess that is checked at that time."""
+        """Count an attempt that is checked at the time ``at``."""
         self._forget_old(now)
         wrong = self._counts.pop(name, (0, at))[0] + 1
         late = min(wrong - self._free, len(DELAYS))
@@ -106,7 +109,7 @@ class _Counts:
             del self._counts[next(name for name in self._counts if name not in self.kept)]
 
     def take_back(self, name: str) -> None:
-        """The guess was right; those before it were not."""
+        """Remove the last attempt from the count: it was correct."""
         if name in self._counts:
             wrong, due = self._counts[name]
             self._counts[name] = wrong - 1, due
@@ -125,7 +128,7 @@ class _Counts:
 
 @dataclass(slots=True, kw_only=True)
 class _Saved:
-    """What the file holds: counts as in ``_Counts``, and the last time step whose code each user has used."""
+    """The contents of the file: counts as in ``_Counts``, and the time step of the last code of each user."""
 
     salt: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     users: dict[str, tuple[int, float]] = field(default_factory=dict)
@@ -145,7 +148,7 @@ class _Saved:
 
     @classmethod
     def decode(cls, raw: bytes) -> _Saved:
-        """Raises ValueError for what ``encode`` cannot have made."""
+        """The contents of the file. Raises ValueError for anything that ``encode`` does not return."""
         fields = orjson.loads(raw)
         try:
             salt = bytes.fromhex(fields["salt"])
@@ -153,7 +156,7 @@ class _Saved:
             codes = _counts(fields.get("codes", {}))
             steps = {name: operator.index(step) for name, step in fields["steps"].items()}
         except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError("it does not hold what it should") from error
+            raise ValueError("a field is missing or has the wrong type") from error
         if not salt:
             raise ValueError("its salt is empty")
         return cls(salt=salt, users=users, addresses=addresses, codes=codes, steps=steps)
@@ -164,9 +167,10 @@ def _counts(fields: dict[str, tuple[int, float]]) -> dict[str, tuple[int, float]
 
 
 class Guesses:
-    """See the module. ``users`` are those that there are; ``now`` is aware; ``in_thread`` runs what blocks.
+    """The counts of wrong attempts, and the used codes.
 
-    Reads the file at once; one that is not as we write it is said in the log, and all begins again.
+    ``users`` are the existing users; ``now`` returns an aware time; ``in_thread`` runs blocking work. The
+    constructor reads the file; a damaged file is logged, and the counts begin at 0.
     """
 
     def __init__(
@@ -185,7 +189,7 @@ class Guesses:
         self._timer: DelayedCall | None = None
         self._writing = False
         self._failing = False
-        #: Changed since the last write began.
+        #: Whether something has changed since the last write began.
         self._changed = False
         self._waiting: list[Deferred[None]] = []
         saved = self._read()
@@ -193,13 +197,13 @@ class Guesses:
         self._addresses = _Counts(FREE_OF_ADDRESS, saved.addresses)
         self._codes = _Counts(FREE_OF_USER, saved.codes, users)
         self._steps = saved.steps
-        #: A secret of this file's own, made with it.
+        #: A random secret, created with the file.
         self.salt = saved.salt
 
     # --- guesses
 
     def keep(self, users: Collection[str]) -> None:
-        """Those that there are from now on."""
+        """Set the existing users, after a reload."""
         self._users.kept = self._codes.kept = frozenset(users)
 
     def _counted(self, user: str, source: str, at: Guess) -> tuple[tuple[_Counts, str], ...]:
@@ -208,14 +212,15 @@ class Guesses:
         return (self._users, _name(user)), (self._addresses, counted_as(source))
 
     def wait(self, user: str, source: str, at: Guess = Guess.PASSWORD) -> float:
-        """How many seconds this guess of this user, from this address, would have to wait now."""
+        """The seconds that an attempt of this user from this address would have to wait now."""
         now = self._now().timestamp()
         due = max(counts.due(name, now) for counts, name in self._counted(user, source, at))
         return max(0.0, due - now)
 
     def begin(self, user: str, source: str, at: Guess = Guess.PASSWORD) -> float:
-        """A guess is made: the seconds after which it may be checked. It counts as wrong from now on, until
-        ``right``. Raises TooManyGuesses where these would be more than LONGEST_WAIT; then it does not count.
+        """Count an attempt as wrong, until ``right``, and return the seconds after which it may be checked.
+
+        Raises TooManyGuesses, and does not count it, if these would be more than LONGEST_WAIT.
         """
         seconds = self.wait(user, source, at)
         if seconds > LONGEST_WAIT:
@@ -227,7 +232,7 @@ class Guesses:
         return seconds
 
     def right(self, user: str, source: str, at: Guess = Guess.PASSWORD) -> None:
-        """The guess was right: the user's others are forgotten, the address's are not."""
+        """The attempt was correct: clear the count of the user, and remove one attempt of the address."""
         (mine, name), *others = self._counted(user, source, at)
         mine.forget(name)
         for counts, other in others:
@@ -237,12 +242,11 @@ class Guesses:
     # --- codes
 
     def last_step(self, user: str) -> int:
-        """The time step of the last code that this user has used; its code is not good any more, and
-        neither are those before it."""
+        """The time step of the last code that this user has used: that code and earlier ones are rejected."""
         return self._steps.get(user, -1)
 
     def use(self, user: str, step: int) -> Deferred[None]:
-        """This code is used from now on. Fires when that is on the disk; fails with OSError."""
+        """Mark the code as used. Fires when that is on the disk; fails with OSError."""
         current = step_at(self._now().timestamp())
         self._steps = {name: used for name, used in self._steps.items() if used >= current - DRIFT}
         self._steps[user] = step
@@ -252,12 +256,12 @@ class Guesses:
     # --- the file
 
     async def close(self) -> None:
-        """Nobody guesses any more: write down what is not written yet."""
-        with contextlib.suppress(OSError):  # the log has it
+        """Write what was not written yet, at the end of the service."""
+        with contextlib.suppress(OSError):  # it was logged
             await self.saved()
 
     def saved(self) -> Deferred[None]:
-        """Fires when all that has happened so far is on the disk; fails with OSError."""
+        """Fires when all changes so far are on the disk; fails with OSError."""
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
         if not self._writing:
@@ -271,7 +275,7 @@ class Guesses:
             pass
         except (OSError, ValueError) as error:
             _log.error(
-                "{path} can not be used, so wrong guesses are counted from 0: {error}",
+                "{path} is damaged, so wrong passwords are counted from 0 again: {error}",
                 path=str(self._path),
                 error=str(error),
             )
@@ -304,15 +308,15 @@ class Guesses:
     def _written(self, result: Failure | None, waiting: list[Deferred[None]]) -> None:
         self._writing = False
         if isinstance(result, Failure):
-            # It is tried again, and said once.
+            # Another write is tried later; the failure is logged once.
             self._changed = True
             if not self._failing:
-                _log.failure("{path} can not be written", result, path=str(self._path))
-            for one in waiting:
-                one.errback(result)
+                _log.failure("cannot write {path}", result, path=str(self._path))
+            for deferred in waiting:
+                deferred.errback(result)
         else:
-            for one in waiting:
-                one.callback(None)
+            for deferred in waiting:
+                deferred.callback(None)
         self._failing = isinstance(result, Failure)
         if self._waiting:
             self._write()
@@ -321,12 +325,15 @@ class Guesses:
 
 
 def _name(user: str) -> str:
-    """Of what can be no user's name, the beginning will do."""
+    """The name under which a user is counted; a name that is too long is cut."""
     return user[:LONGEST_NAME]
 
 
 def counted_as(source: str) -> str:
-    """As which an address counts: one of IPv4; of IPv6 the /64, which is what one customer has at least."""
+    """The name under which an address is counted: an IPv4 address, or the /64 network of an IPv6 address.
+
+    Every customer of a provider has at least a /64.
+    """
     address = address_of(source)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((address, 64), strict=False))

@@ -1,7 +1,7 @@
-"""The two authorities and the proxy's own host key: made once, kept in the state directory.
+"""The two certificate authorities and the proxy's own host key, in the state directory.
 
-The user CA signs users, the host CA signs hosts. Where their keys live is the key store's to know, and which
-of them sign and are trusted is in one file, ``authorities.json``, while and after a rotation: every process
+The user CA signs certificates for users, the host CA for hosts. ``keystore`` has their keys. The file
+``authorities.json`` names, during and after a rotation, the keys that sign and are trusted; every process
 reads it again when it changes. Serial numbers are never used twice.
 """
 
@@ -40,14 +40,14 @@ from conchrec.state.state_file import locked
 
 __all__ = ["Authority", "public_line"]
 
-#: Clocks of targets and users may be behind ours.
+#: Certificates are valid from this time before now on: clocks of targets and users may be slow.
 BACKDATED = timedelta(minutes=5)
-#: Certificates for the names of targets, on the inner connection; renewed when half of it is over.
+#: The validity of host certificates for targets, on the inner connection; renewed after half of it.
 INNER_TTL = timedelta(days=7)
 OUTER_TTL = timedelta(days=365)
-#: One connection's certificate has to outlive a login that waits for a person, and no more.
+#: The validity of a certificate for one connection: long enough for a login that waits for a person.
 ONE_CONNECTION_TTL = timedelta(minutes=10)
-#: Names whose certificates are kept; a fleet is not larger, and a new one costs a fraction of a millisecond.
+#: The number of names whose certificates are cached. Signing another one takes less than a millisecond.
 CACHED_NAMES = 4096
 
 _FILE = "authorities.json"
@@ -55,19 +55,19 @@ _HOST_KEY = "host_key"
 
 
 class CaKind(Enum):
-    """What an authority signs."""
+    """The kind of an authority: for users or for hosts."""
 
     USER = "user"
     HOST = "host"
 
     @property
     def key(self) -> str:
-        """What the names of its keys begin with."""
+        """The prefix of the names of its keys."""
         return f"{self.value}_ca"
 
 
 class _Keys:
-    """One authority's keys: ``rotation`` says what they are for."""
+    """The keys of one authority; ``rotation`` says which one signs."""
 
     def __init__(self, store: KeyStore, rotation: Rotation) -> None:
         self.rotation = rotation
@@ -87,9 +87,9 @@ class _Keys:
 
 
 class Authority:
-    """See the module. Made by ``open``; ``created`` says what that had to make.
+    """Both authorities and the host key. Created by ``open``; ``created`` are the files that it created.
 
-    May be used by several threads. Where ``blocks``, what signs asks an agent, and takes its time.
+    It may be used by several threads. If ``blocks``, an agent signs, which may take long.
     """
 
     def __init__(
@@ -106,10 +106,11 @@ class Authority:
         self._host_key = store.private(_HOST_KEY)
         self._now = now
         self._serials = Serials(store.directory)
-        self._shown: OrderedDict[tuple[bytes, tuple[str, ...]], tuple[datetime, ServerHostKeys]]
-        self._shown = OrderedDict()
+        #: Host keys by the CA key and the names, with the time of their renewal.
+        self._cache: OrderedDict[tuple[bytes, tuple[str, ...]], tuple[datetime, ServerHostKeys]]
+        self._cache = OrderedDict()
         self.revocations = Revocations(store.directory, now)
-        #: The list of revocations, with what it was made of.
+        #: The key revocation list, with the values that it was created from.
         self._krl: tuple[Revoked, tuple[bytes, ...], bytes] | None = None
         self._lock = threading.RLock()
         self._stamp: FileStamp | None = None
@@ -126,11 +127,11 @@ class Authority:
         agent: str = "",
         passphrase: Passphrase | None = None,
     ) -> Authority:
-        """Read the keys; make what is missing. Two processes at once make the same ones.
+        """Read the keys, and create missing ones. Two processes that open it at once share the same keys.
 
-        ``agent`` is the socket of an agent that holds the authorities' keys; ``passphrase`` gives that of a
-        key file that has one. Raises ConfigError where a key can't be read or is none, and OSError where the
-        directory can't be made.
+        ``agent`` is the socket of an agent that holds the keys of the authorities; ``passphrase`` returns
+        that of a key file. Raises ConfigError for an invalid or unreadable key, and OSError where the
+        directory cannot be created.
         """
         created: list[Path] = []
         with contextlib.suppress(FileExistsError):
@@ -139,39 +140,39 @@ class Authority:
         store = KeyStore(state_dir, agent=agent, passphrase=passphrase)
         with locked(state_dir):
             keys = [(rotation.old, f"{role.value} CA") for role, rotation in _read(state_dir).items()]
-            for name, what in keys:
+            for name, title in keys:
                 if not store.has(name):
-                    store.make(name, f"conchrec {what} of {cluster_name}")
+                    store.make(name, f"conchrec {title} of {cluster_name}")
                     created.append(state_dir / name)
             if not (state_dir / _HOST_KEY).exists():
                 store.make(_HOST_KEY, f"conchrec host key of {cluster_name}")
                 created.append(state_dir / _HOST_KEY)
         return cls(store, cluster_name=cluster_name, created=tuple(created), now=now)
 
-    # --- which keys there are
+    # --- keys and rotation
 
     def refresh(self) -> bool:
-        """Look whether another process has gone on with a rotation; whether that is so.
+        """Read the keys again if another process has changed a rotation; returns whether it has.
 
-        Raises ConfigError, and keeps what was, where its file or a new key can't be read.
+        Raises ConfigError, and keeps the old keys, where the file or a new key cannot be read.
         """
         with self._lock:
             stamp = FileStamp.at(self._store.directory / _FILE)
             if self._keys and stamp == self._stamp:
                 return False
-            found = _read(self._store.directory)
-            self._keys = {role: _Keys(self._store, rotation) for role, rotation in found.items()}
+            rotations = _read(self._store.directory)
+            self._keys = {role: _Keys(self._store, rotation) for role, rotation in rotations.items()}
             self._stamp = stamp
             return True
 
     def rotation(self, role: CaKind) -> Rotation:
-        """Where the rotation of an authority's key is."""
+        """The state of the rotation of an authority's key."""
         return self._current(role).rotation
 
     def rotate(self, role: CaKind, step: RotationStep, *, public_key: bytes | None = None) -> Rotation:
-        """Go on; what is the case then. ``public_key``: of the new key, which the agent holds.
+        """Do a step of the rotation, and return its new state.
 
-        Raises OutOfStep, and ConfigError.
+        ``public_key`` is that of the new key in the agent. Raises OutOfStep and ConfigError.
         """
         directory = self._store.directory
         with self._lock:
@@ -194,13 +195,13 @@ class Authority:
             return after
 
     def _current(self, role: CaKind) -> _Keys:
-        with contextlib.suppress(ConfigError):  # whoever watches the file says so
+        with contextlib.suppress(ConfigError):  # service.state_watch logs it
             self.refresh()
         return self._keys[role]
 
     @property
     def blocks(self) -> bool:
-        """Signing may take long: for a thread (``Services.signing``)."""
+        """Whether signing may take long, and belongs into a thread (``Services.signing``)."""
         return any(keys.in_agent for keys in self._keys.values())
 
     # --- public halves
@@ -216,35 +217,35 @@ class Authority:
         return self._current(CaKind.HOST).signs.blob
 
     def trusted(self, role: CaKind) -> tuple[bytes, ...]:
-        """All whose certificates count; the one that signs is the first."""
+        """The wire blobs of all keys whose certificates are accepted; the key that signs is the first."""
         return self._current(role).trusted
 
     @property
     def host_ca_line(self) -> str:
-        """The host CA that signs as a line of text, with a comment."""
+        """The public key of the host CA that signs, as a line with a comment."""
         return self._line(CaKind.HOST, self.host_ca_public)
 
     def public_lines(self, role: CaKind) -> str:
-        """All that are trusted, a line each."""
+        """The trusted public keys, one per line."""
         return "".join(f"{self._line(role, blob)}\n" for blob in self.trusted(role))
 
     def user_ca_lines(self) -> str:
-        """What targets put into TrustedUserCAKeys."""
+        """The lines for the file of TrustedUserCAKeys at targets."""
         return self.public_lines(CaKind.USER)
 
     def host_ca_lines(self, domain: str = "*") -> str:
-        """What users put into known_hosts."""
+        """The lines for the users' known_hosts."""
         lines = self.public_lines(CaKind.HOST).splitlines()
         return "".join(f"@cert-authority {domain} {line}\n" for line in lines)
 
     def revoked(self) -> Revoked:
-        """All that is revoked, as of now."""
-        with contextlib.suppress(ConfigError):  # whoever watches the file says so
+        """Everything that is revoked now."""
+        with contextlib.suppress(ConfigError):  # service.state_watch logs it
             self.revocations.refresh()
         return self.revocations.current
 
     def krl(self) -> bytes:
-        """For sshd's ``RevokedKeys``: all that is revoked. Made when that changes, and kept."""
+        """The key revocation list for sshd's ``RevokedKeys``. It is created again only after a change."""
         revoked = self.revoked()
         authorities = (*self.trusted(CaKind.USER), *self.trusted(CaKind.HOST))
         if self._krl is None or self._krl[0] is not revoked or self._krl[1] != authorities:
@@ -254,44 +255,45 @@ class Authority:
     def _line(self, role: CaKind, blob: bytes) -> str:
         return f"{public_line(blob)} conchrec {role.value} CA of {self._cluster_name}"
 
-    # --- what our servers show
+    # --- host keys of our servers
 
     def inner_host_keys(self, name: str, port: int = 22) -> ServerHostKeys:
-        """For the target that the user calls ``name`` (lower case, or a bare address): a certificate
-        for exactly that name, and the plain key. Kept under that very name until half its time is over.
+        """The host keys for the target that the user calls ``name`` (lower case, or a bare address).
 
-        Clients look for the bare name. An agent that holds a key for one way only (``ssh-add -h``) looks for
-        the name as known_hosts has it, with a port that is not 22."""
-        return self._shown_keys((name,) if port == 22 else (name, f"[{name}]:{port}"), INNER_TTL)
+        They are a certificate for exactly that name, which is cached for half its validity, and the plain
+        key. Clients look for the bare name. An agent that holds a destination-constrained key (``ssh-add
+        -h``) looks for the name as in known_hosts, with a port other than 22.
+        """
+        return self._server_keys((name,) if port == 22 else (name, f"[{name}]:{port}"), INNER_TTL)
 
     def outer_host_keys(self, names: Sequence[str]) -> ServerHostKeys:
-        """For the proxy itself, under all of its names."""
-        return self._shown_keys(tuple(names), OUTER_TTL)
+        """The host keys of the proxy itself, with all its names."""
+        return self._server_keys(tuple(names), OUTER_TTL)
 
-    def _shown_keys(self, names: tuple[str, ...], ttl: timedelta) -> ServerHostKeys:
+    def _server_keys(self, names: tuple[str, ...], ttl: timedelta) -> ServerHostKeys:
         signs = self._current(CaKind.HOST).signs.blob
         now = self._now()
         with self._lock:
-            kept = self._shown.get((signs, names))
-            if kept is not None and now < kept[0]:
-                self._shown.move_to_end((signs, names))
-                return kept[1]
+            cached = self._cache.get((signs, names))
+            if cached is not None and now < cached[0]:
+                self._cache.move_to_end((signs, names))
+                return cached[1]
         public = string(b"ssh-ed25519") + string(self._host_key.public_key().public_bytes_raw())
         try:
-            certificate: bytes | None = self._host(public, names, ttl, "proxy").blob
+            certificate: bytes | None = self._sign_host(public, names, ttl, "proxy").blob
         except CertificateRejected:
-            # A name that can be in no certificate can still be shown the plain key.
+            # For a name that no certificate can contain there is still the plain key.
             certificate = None
         except SigningFailed:
-            if kept is None:
+            if cached is None:
                 raise
-            return kept[1]  # it is good for a while yet
-        shown = ServerHostKeys(self._host_key, certificate)
+            return cached[1]  # it is still valid
+        keys = ServerHostKeys(self._host_key, certificate)
         with self._lock:
-            self._shown[signs, names] = now + ttl / 2, shown
-            while len(self._shown) > CACHED_NAMES:
-                self._shown.popitem(last=False)
-        return shown
+            self._cache[signs, names] = now + ttl / 2, keys
+            while len(self._cache) > CACHED_NAMES:
+                self._cache.popitem(last=False)
+        return keys
 
     # --- signing
 
@@ -304,11 +306,11 @@ class Authority:
         withheld: Collection[str] = (),
         ttl: timedelta = ONE_CONNECTION_TTL,
     ) -> tuple[KeySigner, Certificate]:
-        """A fresh key, in memory only, and a certificate for it that logs in as ``login``.
+        """A new key, in memory only, and a certificate for it with which the proxy logs in as ``login``.
 
-        The key id names the user and the connection, and the target's log has it. It permits everything
-        but ``withheld``: what the user's own certificate does not permit. Raises
-        CertificateRejected where the login is no name.
+        The key id names the user and the connection, for the target's log. The certificate permits
+        everything but ``withheld``, the extensions that the user's own certificate lacks. Raises
+        CertificateRejected for an invalid login.
         """
         key = ed25519.Ed25519PrivateKey.generate()
         certificate = self.sign_user(
@@ -331,7 +333,7 @@ class Authority:
         extensions: Mapping[str, bytes] | None = None,
         critical_options: Mapping[str, bytes] | None = None,
     ) -> Certificate:
-        """A user certificate for a plain public key (a wire blob), by default with every permit.
+        """A user certificate for a plain public key (a wire blob), by default with every extension.
 
         Raises CertificateRejected.
         """
@@ -350,10 +352,10 @@ class Authority:
         )
 
     def sign_host(self, public_key: bytes, names: Sequence[str], ttl: timedelta) -> Certificate:
-        """A host certificate for all of a target's names. Raises CertificateRejected."""
-        return self._host(public_key, names, ttl, "node")
+        """A host certificate for all names of a target. Raises CertificateRejected."""
+        return self._sign_host(public_key, names, ttl, "node")
 
-    def _host(self, public_key: bytes, names: Sequence[str], ttl: timedelta, role: str) -> Certificate:
+    def _sign_host(self, public_key: bytes, names: Sequence[str], ttl: timedelta, role: str) -> Certificate:
         after, before = self._validity(ttl)
         lower = tuple(dict.fromkeys(name.lower() for name in names))
         return issue(
@@ -381,7 +383,7 @@ class Authority:
 
 
 def _read(directory: Path) -> dict[CaKind, Rotation]:
-    """Without the file: the first keys, and no rotation. Raises ConfigError."""
+    """The rotations in the file; without the file the first keys, and no rotation. Raises ConfigError."""
     path = directory / _FILE
     try:
         fields = json.loads(path.read_bytes())
@@ -389,7 +391,7 @@ def _read(directory: Path) -> dict[CaKind, Rotation]:
     except FileNotFoundError:
         return {role: Rotation(old=role.key) for role in CaKind}
     except OSError as error:
-        raise ConfigError("state_dir", f"{path} can not be read: {error.strerror}") from error
+        raise ConfigError("state_dir", f"cannot read {path}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError("state_dir", f"{path} is damaged: {error}") from error
 

@@ -1,8 +1,8 @@
-"""Where the keys of the authorities live: files of the state directory, or an ssh-agent.
+"""The keys of the authorities: files in the state directory, or keys in an ssh-agent.
 
-A file is in OpenSSH's own format and 0600, so ``ssh-keygen`` reads what we write; it may have a passphrase
-(``ssh-keygen -p``). A key in an agent is known by its public half, ``user_ca.pub``; the private one, or the
-token that holds it, never comes near us. Everything here blocks.
+A file has OpenSSH's own format and mode 0600, so ``ssh-keygen`` can read it; it may have a passphrase
+(``ssh-keygen -p``). For a key in an agent, ``user_ca.pub`` has the public key; the proxy never sees the
+private key. All calls block.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from conchrec.ssh.wire import string
 from conchrec.state.state_file import locked
 from conchrec.text import decode_text
 
-#: A token may want to be touched, and an agent may ask (``ssh-add -c``), in seconds.
+#: Seconds to wait for an agent: a token may need a touch, and an agent a confirmation (``ssh-add -c``).
 AGENT_PATIENCE = 60.0
 
 Passphrase = Callable[[Path], bytes]
-"""Gives the passphrase of that file; raises ConfigError where nobody can be asked."""
+"""Returns the passphrase of a key file. Raises ConfigError where there is no terminal to ask for it."""
 
 
 class SigningFailed(ConchrecError):
@@ -54,8 +54,10 @@ class SigningFailed(ConchrecError):
 
 
 class AgentAuthority:
-    """A key in the agent that listens at a socket. Each signature has a connection of its own, so an agent
-    that was started again is as good as the old one."""
+    """A key in the agent that listens at a socket.
+
+    Each signature uses a new connection, so a restarted agent continues to work.
+    """
 
     def __init__(self, path: str, blob: bytes) -> None:
         self._path = path
@@ -71,9 +73,9 @@ class AgentAuthority:
             text = f"the agent at {self._path} does not sign with the key of the authority"
             raise SigningFailed(text) from error
         except RemoteViolation as error:
-            raise SigningFailed(f"the agent at {self._path} makes no sense", error.public) from error
+            raise SigningFailed(f"malformed reply from the agent at {self._path}", error.public) from error
         if not is_signed_by(self.blob, data, signature):
-            raise SigningFailed(f"the agent at {self._path} made a signature that is not good")
+            raise SigningFailed(f"the agent at {self._path} made an invalid signature")
         return signature
 
     def _ask(self, request: SignRequest) -> bytes:
@@ -87,13 +89,13 @@ class AgentAuthority:
                     return read_message(answers.read)
         except OSError as error:
             why = error.strerror or str(error)
-            raise SigningFailed(f"the agent at {self._path} can not be asked: {why}") from error
+            raise SigningFailed(f"cannot reach the agent at {self._path}: {why}; is it running?") from error
 
 
 class KeyStore:
     """The directory with the keys. ``agent`` is the socket of an ssh-agent, empty without one.
 
-    Passphrases that were good once are kept, for keys that come later (a rotation) and for none else.
+    Passphrases that opened a key are kept in memory, for the keys of a later rotation.
     """
 
     def __init__(self, directory: Path, *, agent: str = "", passphrase: Passphrase | None = None) -> None:
@@ -103,7 +105,7 @@ class KeyStore:
         self._known: list[bytes] = []
 
     def authority(self, name: str) -> Ed25519Authority | AgentAuthority:
-        """The key of that name: the file, or the one in the agent. Raises ConfigError."""
+        """The key with that name, in a file or in the agent. Raises ConfigError."""
         path = self.directory / name
         if not path.exists() and self.agent:
             return AgentAuthority(self.agent, read_public_key(path.with_name(f"{name}.pub"), "state_dir"))
@@ -115,9 +117,9 @@ class KeyStore:
         try:
             raw = path.read_bytes()
         except OSError as error:
-            raise ConfigError("state_dir", f"{path} can not be read: {error.strerror}") from error
+            raise ConfigError("state_dir", f"cannot read {path}: {error.strerror}") from error
         if path.stat().st_mode & 0o077:
-            problem = f"{path} can be read by others; make it yours alone: chmod 600 {path}"
+            problem = f"other accounts can read {path}; run: chmod 600 {path}"
             raise ConfigError("state_dir", problem)
         key = self._load(path, raw)
         if not isinstance(key, ed25519.Ed25519PrivateKey):
@@ -131,21 +133,22 @@ class KeyStore:
             pass  # it has a passphrase
         except ValueError as error:
             raise ConfigError("state_dir", f"{path} is not an OpenSSH private key") from error
-        for known in self._known:
+        for passphrase in self._known:
             with contextlib.suppress(ValueError):
-                return load_ssh_private_key(raw, known)
-        given = self._ask(path)
+                return load_ssh_private_key(raw, passphrase)
+        passphrase = self._ask(path)
         try:
-            key = load_ssh_private_key(raw, given)
+            key = load_ssh_private_key(raw, passphrase)
         except ValueError as error:
-            raise ConfigError("state_dir", f"that is not the passphrase of {path}") from error
-        self._known.append(given)
+            raise ConfigError("state_dir", f"wrong passphrase of {path}") from error
+        self._known.append(passphrase)
         return key
 
     def has(self, name: str) -> bool:
-        """Is there such a key? A public half alone is one that an agent holds, or that was lost.
+        """Whether the key exists, as a file or in the agent.
 
-        Raises ConfigError for the latter: to make another key in its place would lock everybody out.
+        Raises ConfigError for a public key whose private key is missing: a new key in its place would lock
+        out everyone who trusts the old one.
         """
         path = self.directory / name
         public = path.with_name(f"{name}.pub")
@@ -153,40 +156,43 @@ class KeyStore:
             return True
         if self.agent:
             if not public.exists():
-                problem = f"put the public key of the authority that the agent holds into {public}"
+                problem = (
+                    f"{public} is missing: write the public key of the authority's key in the agent there"
+                )
                 raise ConfigError("ca_agent", problem)
             return True
         if public.exists():
             raise ConfigError(
                 "state_dir",
-                f"{public} is there, but not its key {path}: put that back, or say which agent holds it"
-                f" (ca_agent); to begin anew, and lock everybody out who trusts it, remove {public}",
+                f"{public} exists, but the private key {path} is missing: restore it from a backup, or set"
+                f" ca_agent if an agent holds it. To create a new key, remove {public}; everyone who trusts"
+                " the old key is then locked out until they trust the new one",
             )
         return False
 
     def make(self, name: str, comment: str) -> None:
-        """A new key file with its public half; with the passphrase that the others have, if they have one."""
+        """Create a key file and its public key, with the passphrase of the other keys if they have one."""
         key = ed25519.Ed25519PrivateKey.generate()
-        hidden = BestAvailableEncryption(self._known[0]) if self._known else NoEncryption()
+        encryption = BestAvailableEncryption(self._known[0]) if self._known else NoEncryption()
         path = self.directory / name
         blob = string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
-        write_atomic(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, hidden), 0o600)
+        write_atomic(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, encryption), 0o600)
         self.name_public(name, blob, comment)
 
     def name_public(self, name: str, blob: bytes, comment: str) -> None:
-        """Note the public half of a key."""
+        """Write the public key to its file."""
         line = f"{public_line(blob)} {comment}\n".encode()
         write_atomic(self.directory / f"{name}.pub", line, 0o644)
 
     def drop(self, name: str) -> None:
-        """Forget a key; what is in an agent stays there."""
+        """Remove the files of a key. A key in an agent stays there."""
         for path in (self.directory / name, self.directory / f"{name}.pub"):
             path.unlink(missing_ok=True)
         sync_directory(self.directory)
 
 
 def _nobody(path: Path) -> bytes:
-    raise ConfigError("state_dir", f"{path} has a passphrase, and there is nobody to ask for it")
+    raise ConfigError("state_dir", f"{path} has a passphrase, but there is no terminal to ask for it")
 
 
 def public_line(blob: bytes) -> str:
@@ -195,20 +201,24 @@ def public_line(blob: bytes) -> str:
 
 
 def read_public_key(path: Path, setting: str) -> bytes:
-    """The wire blob of the one plain public key in a file. Raises ConfigError about ``setting``."""
+    """The wire blob of the only plain public key in a file. Raises ConfigError, which names ``setting``."""
     try:
         lines = decode_text(path.read_bytes()).splitlines()
     except OSError as error:
-        raise ConfigError(setting, f"{path} can not be read: {error.strerror}") from error
+        raise ConfigError(setting, f"cannot read {path}: {error.strerror}") from error
     blob = blob_of(lines, KEY_TYPES)
     if blob is None:
-        raise ConfigError(setting, f"{path} does not hold one plain public key (a .pub file of ssh-keygen)")
+        raise ConfigError(
+            setting, f"{path} must contain exactly one public key, like a .pub file of ssh-keygen"
+        )
     return blob
 
 
 def blob_of(lines: Iterable[str], kinds: Collection[bytes]) -> bytes | None:
-    """The wire blob of the one key in these lines (``type base64 comment``), where it is of one of these
-    types; else None."""
+    """The wire blob of the only key in these lines (``type base64 comment``).
+
+    None where there is no key, or more than one, or one of another type.
+    """
     filled = [line for line in lines if line.strip()]
     with contextlib.suppress(IndexError, ValueError, binascii.Error, RemoteViolation):
         kind, encoded = filled[0].split()[:2]
@@ -219,9 +229,9 @@ def blob_of(lines: Iterable[str], kinds: Collection[bytes]) -> bytes | None:
 
 
 class Serials:
-    """Numbers that were never given out before, by any process that shares the file.
+    """Serial numbers that no process which shares the file has used before.
 
-    They are reserved in blocks, and a block is on the disk before its first number is given out.
+    They are reserved in blocks, and a block is on the disk before its first number is used.
     """
 
     BLOCK = 1000
@@ -232,20 +242,22 @@ class Serials:
         self._end = 0
 
     def next(self) -> int:
-        """Serials begin with 1."""
+        """The next serial number; the first is 1. Raises ConfigError and OSError."""
         if self._next >= self._end:
             self._reserve()
         self._next += 1
         return self._next
 
     def _reserve(self) -> None:
-        """The file holds the last one that may have been given out."""
+        """Reserve the next block: the file contains the last number that may have been used."""
         with locked(self._path.parent):
             try:
                 last = int(self._path.read_text())
             except FileNotFoundError:
                 last = 0
             except ValueError as error:
-                raise ConfigError("state_dir", f"{self._path} does not hold a number") from error
+                raise ConfigError(
+                    "state_dir", f"{self._path} is damaged: not a number; restore it from a backup"
+                ) from error
             write_atomic(self._path, f"{last + self.BLOCK}\n".encode(), 0o600)
         self._next, self._end = last, last + self.BLOCK

@@ -1,7 +1,7 @@
-"""Who and what is revoked, for good: kept in the state directory, obeyed by every process at once.
+"""Revoked certificates, keys and users. The file is in the state directory; every process obeys it at once.
 
-By serial number and key id: certificates of our authorities. By key: that key, alone and in certificates. By
-user: every login of that user, by whatever means, and the certificates with that name as key id.
+A serial number or a key id revokes certificates of our authorities. A key is revoked alone and in
+certificates. A user is revoked for every login by any method, and for certificates with that name as key id.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ _FILE = "revocations.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revoked:
-    """``keys`` are wire blobs of plain keys, ``version`` counts the changes, ``changed`` is in seconds since
-    1970."""
+    """Everything that is revoked. ``keys`` are wire blobs of plain keys.
+
+    ``version`` counts the changes; ``changed`` is the time of the last one, in seconds since 1970.
+    """
 
     version: int = 0
     changed: int = 0
@@ -34,7 +36,7 @@ class Revoked:
     keys: frozenset[bytes] = frozenset()
 
     def has(self, certificate: Certificate) -> bool:
-        """For ``check_user`` and ``check_host``: a certificate of ours, whose signature is good."""
+        """Whether a certificate of our authorities is revoked. Its signature was verified before."""
         return (
             certificate.serial in self.serials
             or certificate.key_id in self.key_ids
@@ -43,7 +45,7 @@ class Revoked:
         )
 
     def why(self, identity: Identity) -> Reason | None:
-        """Why somebody who has logged in must go, as they are told; None where they may stay."""
+        """The reason for which a logged-in user is revoked, for the user; None where they are not."""
         if identity.user in self.users:
             return Reason(ReasonCode.USER_REVOKED, f"the user {identity.user} has been revoked")
         if identity.key and identity.key in self.keys:
@@ -53,7 +55,7 @@ class Revoked:
         return None
 
     def with_(self, other: Revoked) -> Revoked:
-        """Both."""
+        """The union of both."""
         return replace(
             self,
             serials=self.serials | other.serials,
@@ -63,6 +65,7 @@ class Revoked:
         )
 
     def without(self, other: Revoked) -> Revoked:
+        """The difference of both."""
         return replace(
             self,
             serials=self.serials - other.serials,
@@ -72,8 +75,11 @@ class Revoked:
         )
 
     def krl(self, authorities: Iterable[bytes]) -> bytes:
-        """For sshd's ``RevokedKeys`` and ``ssh-keygen -Q`` (PROTOCOL.krl): the same bytes until something
-        changes. ``authorities`` are ours; numbers and ids mean nothing in certificates of others."""
+        """The key revocation list for sshd's ``RevokedKeys`` and ``ssh-keygen -Q`` (PROTOCOL.krl).
+
+        The bytes stay the same until something changes. ``authorities`` are ours: serial numbers and key
+        ids in certificates of others are not revoked.
+        """
         serials = tuple((serial, serial) for serial in sorted(self.serials))
         key_ids = tuple(sorted(self.key_ids | self.users))
         return encode(
@@ -92,6 +98,7 @@ class Revoked:
         )
 
     def to_json(self) -> dict[str, object]:
+        """The fields for the file."""
         return {
             "version": self.version,
             "changed": self.changed,
@@ -103,7 +110,7 @@ class Revoked:
 
     @classmethod
     def from_json(cls, fields: object) -> Revoked:
-        """Raises ValueError for what ``to_json`` cannot have made."""
+        """The value with these fields. Raises ValueError for anything that ``to_json`` does not return."""
         if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
             raise ValueError("not the fields of revocations")
         numbers = [fields["version"], fields["changed"], *_list(fields["serials"])]
@@ -123,25 +130,25 @@ class Revoked:
 
 
 class Revocations(StateFile[Revoked]):
-    """The file."""
+    """The file with everything that is revoked."""
 
     def __init__(self, directory: Path, now: Callable[[], datetime]) -> None:
-        """Raises ConfigError where the file can't be read."""
+        """Read the file in the state directory. Raises ConfigError where that fails."""
         super().__init__(
             directory / _FILE, empty=Revoked(), from_json=Revoked.from_json, to_json=Revoked.to_json
         )
         self._now = now
 
     def change(self, *, add: Revoked | None = None, remove: Revoked | None = None) -> Revoked:
-        """What is revoked afterwards. Raises ConfigError and OSError."""
+        """Add and remove revocations, and return what is revoked then. Raises ConfigError and OSError."""
 
-        def changed(before: Revoked) -> Revoked:
+        def apply(before: Revoked) -> Revoked:
             after = before.with_(add or Revoked()).without(remove or Revoked())
             if after == before:
                 return before
             return replace(after, version=before.version + 1, changed=int(self._now().timestamp()))
 
-        return self._update(changed)
+        return self._update(apply)
 
 
 def _list(value: object) -> Sequence[object]:

@@ -1,8 +1,10 @@
-"""A new key in the place of an authority's old one, in phases in none of which anybody is locked out.
+"""The rotation of an authority's key, in phases that never lock anyone out. Pure values.
 
-``init``: both are trusted, the old one signs, and everybody can be told of the new one. ``update``: the new
-one signs. ``finish``: the old one is dropped. ``rollback``: the old one signs again, and once the
-certificates of the new one have run out, ``finish`` drops that. Pure values.
+- ``init``: both keys are trusted and the old one signs, so that the new one can be distributed.
+- ``update``: the new key signs.
+- ``finish``: the old key is removed.
+- ``rollback``: the old key signs again. When the certificates of the new key have expired, ``finish`` removes
+  that.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _NAME = re.compile(r"(user|host)_ca(-[0-9]+)?")
 
 
 class RotationPhase(Enum):
-    """Where a rotation is."""
+    """The current phase of a rotation."""
 
     IDLE = "idle"
     INIT = "init"
@@ -28,7 +30,7 @@ class RotationPhase(Enum):
 
 
 class RotationStep(Enum):
-    """What can be asked for."""
+    """A step that changes the phase."""
 
     INIT = "init"
     UPDATE = "update"
@@ -37,12 +39,12 @@ class RotationStep(Enum):
 
 
 class OutOfStep(ConchrecError):
-    """That is not what comes next."""
+    """The step is not possible in the current phase."""
 
     default_code = ReasonCode.ROTATION_OUT_OF_ORDER
 
 
-#: Which step leads where. What was never signed with can be dropped at once.
+#: The next phase after each step. A key that never signed can be removed at once.
 NEXT: Mapping[tuple[RotationPhase, RotationStep], RotationPhase] = {
     (RotationPhase.IDLE, RotationStep.INIT): RotationPhase.INIT,
     (RotationPhase.INIT, RotationStep.UPDATE): RotationPhase.UPDATE,
@@ -55,8 +57,10 @@ NEXT: Mapping[tuple[RotationPhase, RotationStep], RotationPhase] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """One authority's keys, by the names of their files. ``new`` is empty where there is one key only;
-    ``generation`` counts the keys that there ever were."""
+    """The keys of one authority, by the names of their files.
+
+    ``new`` is empty where there is only one key. ``generation`` is the number of keys that were ever created.
+    """
 
     phase: RotationPhase = RotationPhase.IDLE
     old: str
@@ -65,20 +69,23 @@ class Rotation:
 
     @property
     def signs(self) -> str:
+        """The key that signs."""
         return self.new if self.phase is RotationPhase.UPDATE else self.old
 
     @property
     def trusted(self) -> tuple[str, ...]:
-        """All whose certificates count; the one that signs is the first."""
+        """The keys whose certificates are accepted; the key that signs is the first."""
         return tuple(dict.fromkeys(name for name in (self.signs, self.old, self.new) if name))
 
     def after(self, step: RotationStep, name: str) -> Rotation:
-        """What comes of ``step``, where ``name`` is what a new key's name begins with. Raises OutOfStep."""
+        """The rotation after ``step``. ``name`` is the prefix of a new key's name. Raises OutOfStep."""
         phase = NEXT.get((self.phase, step))
         if phase is None:
-            now = f"the phase is {self.phase.value}"
-            can = " or ".join(step.value for (phase, step) in NEXT if phase is self.phase)
-            raise OutOfStep(f"{step.value} can not come now: {now}; what can: {can}")
+            possible = " or ".join(step.value for (phase, step) in NEXT if phase is self.phase)
+            raise OutOfStep(
+                f"--phase {step.value} is not possible now: the phase is {self.phase.value}; use --phase"
+                f" {possible}"
+            )
         if step is RotationStep.INIT:
             number = self.generation + 1
             return Rotation(phase=phase, old=self.old, new=f"{name}-{number}", generation=number)
@@ -88,6 +95,7 @@ class Rotation:
         return replace(self, phase=phase)
 
     def to_json(self) -> dict[str, object]:
+        """The fields for the file."""
         return {
             "phase": self.phase.value,
             "old": self.old,
@@ -97,7 +105,7 @@ class Rotation:
 
     @classmethod
     def from_json(cls, fields: object) -> Rotation:
-        """Raises ValueError for what ``to_json`` cannot have made."""
+        """The rotation with these fields. Raises ValueError for anything that ``to_json`` does not return."""
         if not isinstance(fields, dict) or set(fields) != {"phase", "old", "new", "generation"}:
             raise ValueError("not the fields of a rotation")
         phase, generation = RotationPhase(fields["phase"]), fields["generation"]

@@ -1,4 +1,4 @@
-"""Which host keys are trusted at which target, by the configuration and the host authority."""
+"""The host keys that are trusted at each target, by the configuration and the host CA."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TargetTrust:
     def __init__(self, authority: Authority, config: Callable[[], Config]) -> None:
         self._authority = authority
         self._config = config
-        #: By the paths of the files.
+        #: The contents of the files, by their paths.
         self._known_hosts: dict[tuple[str, ...], KnownHosts] = {}
 
     def forget(self) -> None:
@@ -27,16 +27,16 @@ class TargetTrust:
         self._known_hosts.clear()
 
     def trust(self, target: Target, addresses: Sequence[str]) -> HostTrust:
-        """What is trusted at this target, which has these addresses."""
+        """The host keys that are trusted at a target with these addresses."""
         config = self._config()
         rule = rule_for(config.targets, target, addresses)
         paths = (*(rule.known_hosts if rule is not None else ()), *config.trusted_hosts.known_hosts)
         key = tuple(str(path) for path in paths)
-        known = self._known_hosts.get(key)
-        if known is None:
-            known = self._known_hosts[key] = KnownHosts.load(paths)
+        known_hosts = self._known_hosts.get(key)
+        if known_hosts is None:
+            known_hosts = self._known_hosts[key] = KnownHosts.load(paths)
         return HostTrust(
-            known,
+            known_hosts,
             authorities=(*self._authority.trusted(CaKind.HOST), *config.trusted_hosts.authorities),
             revoked=self._revoked,
             check=config.proxy_checks_host_keys
@@ -45,7 +45,7 @@ class TargetTrust:
         )
 
     def _revoked(self, key: bytes, certificate: Certificate | None) -> bool:
-        """Is this host key, or this certificate of ours for it, revoked?"""
+        """Whether this host key, or a certificate of our host CA for it, is revoked."""
         revoked = self._authority.revoked()
-        ours = certificate is not None and certificate.authority in self._authority.trusted(CaKind.HOST)
-        return key in revoked.keys or (ours and certificate is not None and revoked.has(certificate))
+        is_ours = certificate is not None and certificate.authority in self._authority.trusted(CaKind.HOST)
+        return key in revoked.keys or (is_ours and certificate is not None and revoked.has(certificate))

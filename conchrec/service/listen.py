@@ -1,4 +1,4 @@
-"""Where users come in: a service for each endpoint of ``listen`` (Twisted's server endpoint descriptions)."""
+"""Listens on the endpoints of ``listen``: a service for each description of a Twisted server endpoint."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from conchrec.access.patterns import IPNetwork
 from conchrec.errors import ConfigError
 from conchrec.service import proxy_protocol
 
-#: How many may wait to be taken in. With Twisted's 50 a crowd keeps everybody else waiting for seconds, since
-#: whom the queue has no room for is heard when his system tries again.
+#: The length of the queue of new connections. If a burst fills Twisted's 50 places, other clients wait for
+#: seconds until their system tries again.
 BACKLOG = 1024
-#: How many are taken in at once.
+#: The most connections that are accepted in one turn of the reactor.
 ACCEPTS = 4
 
 
 def listener(description: str, factory: Any, balancers: Sequence[IPNetwork], reactor: Any) -> Any:
-    """A service that listens there; behind ``haproxy:`` for these balancers alone. ConfigError, or OSError
-    where the system won't have it."""
+    """A service that listens on an endpoint; with ``haproxy:`` only for connections of these balancers.
+
+    Raises ConfigError for an invalid description, and OSError from the operating system.
+    """
     kind, _, rest = description.partition(":")
     try:
         if kind == "haproxy":
@@ -35,26 +37,28 @@ def listener(description: str, factory: Any, balancers: Sequence[IPNetwork], rea
         return service
     except (OSError, ConfigError):
         raise
-    except Exception as error:  # whatever a parser, or OpenSSL, makes of it
-        problem = f"{description!r} is no server endpoint: {error or type(error).__name__}"
+    except Exception as error:  # parsers and OpenSSL may raise anything
+        problem = f"invalid endpoint {description!r}: {error or type(error).__name__}"
         raise ConfigError("listen", problem) from error
 
 
 @implementer(IStreamServerEndpoint)
 class _Steady:
-    """An endpoint that takes a few connections in each turn of the reactor. Twisted takes a hundred, and the
-    more the more come, which keeps everybody else waiting."""
+    """An endpoint that accepts a few connections in each turn of the reactor.
+
+    Twisted accepts up to a hundred, more under load, and all other connections wait meanwhile.
+    """
 
     def __init__(self, endpoint: Any) -> None:
         self._endpoint = endpoint
 
     def listen(self, protocolFactory: Any) -> Deferred[Any]:
-        listening: Deferred[Any] = self._endpoint.listen(protocolFactory)
-        return listening.addCallback(steady)
+        port: Deferred[Any] = self._endpoint.listen(protocolFactory)
+        return port.addCallback(steady)
 
 
 def steady(port: Any) -> Any:
-    """The same port, which takes ACCEPTS connections at once from now on."""
+    """The same port, which accepts ACCEPTS connections in a turn from now on."""
     if hasattr(port, "numberAccepts"):
         fixed = property(lambda self: ACCEPTS, lambda self, number: None)
         port.__class__ = type("SteadyPort", (type(port),), {"numberAccepts": fixed})
@@ -62,13 +66,13 @@ def steady(port: Any) -> Any:
 
 
 def arguments_of(description: str) -> tuple[str, list[str]]:
-    """The kind and the arguments of an endpoint, still with their backslashes."""
+    """The kind and the arguments of an endpoint, with their backslashes."""
     kind, *arguments = re.split(r"(?<!\\):", description)
     return kind, arguments
 
 
 def with_backlog(description: str) -> str:
-    """With our number of those who may wait, unless it has one: third, or by name."""
+    """The description with our backlog, unless it has one: its third argument, or one by name."""
     kind, arguments = arguments_of(description)
     positional = [argument for argument in arguments if "=" not in argument]
     has_one = len(positional) > 2 or any(argument.startswith("backlog=") for argument in arguments)

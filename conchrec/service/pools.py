@@ -1,4 +1,4 @@
-"""The thread pools of the service: work is kept apart by what it waits for."""
+"""The thread pools of the service, one for each kind of work."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Pools:
-    """Each method runs work in a thread of one pool, and fires with its result in the reactor.
+    """Runs work in threads. Each method uses one pool, and fires with the result in the reactor.
 
-    Names may take long to resolve, and disks to write: neither waits for the other. ``pool`` makes a
-    ThreadPool, or what stands for one in a test.
+    Slow names and slow disks must not wait for each other. ``pool`` creates a ThreadPool, or a fake one in a
+    test.
     """
 
     def __init__(self, reactor: Any, pool: Callable[..., ThreadPool] = ThreadPool) -> None:
@@ -33,31 +33,31 @@ class Pools:
         self._all = (self._disk, self._names, self._background, self._recordings, self._passwords)
 
     def start(self) -> None:
-        """Start them; what was handed in before runs now."""
+        """Start the threads; work that was added before runs now."""
         for pool in self._all:
             pool.start()
 
     def stop(self) -> None:
-        """Wait for what runs, and end the threads."""
+        """Wait for running work, and end the threads."""
         for pool in self._all:
             pool.stop()
 
     def on_disk(self, work: Callable[[], T], /) -> Deferred[T]:
-        """A write that somebody waits for."""
+        """Run a disk operation that a connection waits for."""
         return deferToThreadPool(self._reactor, self._disk, work)
 
     def in_background(self, work: Callable[[], T], /) -> Deferred[T]:
-        """What may take long, and nobody waits for."""
+        """Run slow work that no connection waits for."""
         return deferToThreadPool(self._reactor, self._background, work)
 
     def resolve(self, work: Callable[[], T], /) -> Deferred[T]:
-        """A question to the resolver."""
+        """Run a lookup of a name."""
         return deferToThreadPool(self._reactor, self._names, work)
 
     def read_recordings(self, work: Callable[[], T], /) -> Deferred[T]:
-        """A step of a command that reads recordings."""
+        """Run a step of a command that reads recordings."""
         return deferToThreadPool(self._reactor, self._recordings, work)
 
     def check_password(self, work: Callable[[], T], /) -> Deferred[T]:
-        """Argon2, or the like: it takes a processor for a moment."""
+        """Run the verification of a password, which uses a processor for a fraction of a second."""
         return deferToThreadPool(self._reactor, self._passwords, work)

@@ -1,6 +1,6 @@
-"""Loads what a process may import later, before it takes on the rights of another user.
+"""Imports all modules that a process may need later, before it takes on the rights of another account.
 
-Python, or the virtual environment, may be installed where only root can read.
+Python, or the virtual environment, may be installed where only root can read it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import conchrec
 
-#: What the standard library and others load by name, or when it is first used.
+#: Modules that the standard library and other packages import by name, or at their first use.
 _LATE = (
     "_strptime", "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.punycode",
     "encodings.unicode_escape", "encodings.utf_16", "pyrage", "stringprep", "zoneinfo._tzpath", "zstandard",
@@ -23,15 +23,15 @@ _TO_ENTER = stat.S_IROTH | stat.S_IXOTH
 
 
 def all_may_import() -> bool:
-    """May every user read the directories that modules are imported from?"""
-    there = [path for name in sys.path if (path := Path(name).resolve()).exists()]
-    ways = {above for path in there for above in (path, *path.parents)}
-    return all(path.stat().st_mode & _TO_ENTER == _TO_ENTER for path in ways)
+    """Whether every account can read the directories from which modules are imported."""
+    sources = [path for name in sys.path if (path := Path(name).resolve()).exists()]
+    directories = {above for path in sources for above in (path, *path.parents)}
+    return all(path.stat().st_mode & _TO_ENTER == _TO_ENTER for path in directories)
 
 
-def load_all(*but: str) -> None:
-    """Every module of ours except in these packages, and what others load late."""
+def load_all(*excluded: str) -> None:
+    """Import every module of ours except those in the excluded packages, and ``_LATE``."""
     names = (module.name for module in pkgutil.walk_packages(conchrec.__path__, "conchrec."))
-    for name in (*(name for name in names if not name.startswith(but)), *_LATE):
+    for name in (*(name for name in names if not name.startswith(excluded)), *_LATE):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""What the whole process asks of its operating system, once, when it starts."""
+"""Settings of the process at the operating system and the interpreter, made once at the start."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 #: linux/prctl.h
 _PR_SET_DUMPABLE = 4
-#: So much free memory is kept for the next packets; what is larger than the other is mapped by itself.
+#: Bytes of free memory that stay allocated for the next packets; larger blocks than the other are mapped.
 _KEPT = 8 * 1024 * 1024
 _MAPPED = 1024 * 1024
-#: How long a thread may keep Python's lock while another one waits for it.
+#: How long a thread may hold Python's global lock while another thread waits for it.
 SWITCH_SECONDS = 0.0005
 
 
 def keep_secrets() -> bool:
-    """No core file, and nobody's debugger: there are keys in the memory. Whether the latter is so, too."""
+    """Prevent core files and debuggers, because keys are in memory. Returns False if it failed."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         return bool(ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
@@ -33,14 +33,14 @@ def keep_secrets() -> bool:
 
 
 def raise_file_limit() -> None:
-    """Every user costs two sockets and a file: take as many as we are given."""
+    """Raise the soft limit of open files to the hard one: each user needs several descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def knows_aes(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor has instructions for AES, as far as the operating system says it."""
+    """Whether the processor has instructions for AES, according to the operating system."""
     try:
         text = decode_text(cpuinfo.read_bytes())
     except OSError:
@@ -50,30 +50,30 @@ def knows_aes(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def share_lock_often() -> None:
-    """Let threads hand over Python's lock every half a millisecond.
+    """Let threads release Python's global lock every half millisecond.
 
-    The reactor gives it up at each call of the system, and a thread that computes (one that plays a
-    recording, or makes a digest) keeps it for 5 ms by default: one key takes a dozen such calls.
+    The reactor releases it at each system call, and a thread that computes (to play a recording, or for a
+    digest) holds it for 5 ms by default: one keystroke takes a dozen such calls.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def spare_permanent_objects() -> None:
-    """Keep the garbage collector away from all that there is now, modules and classes above all.
+    """Exclude all objects that exist now, mainly modules and classes, from garbage collection.
 
-    Call it when everything is set up. A full collection walks over every object that can hold others: that
-    of a proxy without any users took 65 ms, in which nobody was served, and a flood of sessions makes one
-    every few seconds.
+    Called when everything is set up. A full collection visits every object that can contain others: in a
+    proxy without users it took 65 ms, in which nothing else ran, and many sessions cause one every few
+    seconds.
     """
     gc.collect()
     gc.freeze()
 
 
 def keep_freed_memory() -> bool:
-    """Where the C library is glibc, let it keep a little of what is freed; whether it does.
+    """Let glibc keep some freed memory. Returns whether it does; False with another C library.
 
-    By itself it gives the end of the heap back whenever 128 KiB are free there, and packets are that
-    large: a quarter of the CPU of a download went into page faults, for memory that was just given back.
+    By default it returns the end of the heap to the system whenever 128 KiB are free there, and packets are
+    that large: a quarter of the CPU time of a download were page faults for memory that was just returned.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""The composition root: a Config becomes objects, the objects a service."""
+"""The composition root: creates all objects of the service from a Config."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ from conchrec.web import export
 _log = Logger()
 T = TypeVar("T")
 
-#: How long a stop waits for the last words to reach the users.
+#: How long a stop waits until the last messages have reached the users.
 GRACE_SECONDS = 1.0
-#: Recordings that were completed at a start and are audited in one turn of the reactor.
+#: How many recovered recordings are audited in one turn of the reactor.
 RECOVERED_AT_ONCE = 20
 
 
 class Proxy(MultiService):
-    """The proxy as a service. Raises ConchrecError or OSError where it cannot be.
+    """The proxy as a service. Raises ConchrecError or OSError where it cannot start.
 
-    ``reactor`` is Twisted's; nothing below this file knows the global one.
+    ``reactor`` is Twisted's; no module below this one uses the global one.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Proxy(MultiService):
             keys=keys,
             recipients=config.recordings.encrypt_to,
             heads=HeadFile(config.state_dir),
-            on_break=lambda found: reactor.callFromThread(self._ledger_watch.report, found),
+            on_break=lambda tampering: reactor.callFromThread(self._ledger_watch.report, tampering),
         )
         self._store = LocalStore(
             finisher=self._finisher,
@@ -170,7 +170,7 @@ class Proxy(MultiService):
         )
         self._ledger_watch = LedgerWatch(self._finisher.ledger, self._pools.on_disk, self.context.emit)
         pruner = Pruner(self.context, self._finisher, self._pools.in_background, self._indexer.schedule)
-        #: What is done again and again, in this order, and every how many seconds.
+        #: The repeated checks, in this order, with their intervals in seconds.
         self._loops = (
             (LoopingCall(self._state_watch.check), state_watch.SECONDS),
             (LoopingCall(self._ledger_watch.check), watch.SECONDS),
@@ -189,33 +189,34 @@ class Proxy(MultiService):
     # --- life
 
     def privilegedStartService(self) -> None:
-        """Listen. Ends the process with 1, and a line that says where, if that cannot be."""
+        """Listen. If that fails, exits with 1 and prints the address and the reason."""
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except CannotListenError as error:
             where = f"{error.interface or '*'}:{error.port}" if error.port else str(error.interface)
             why = getattr(error.socketError, "strerror", None) or error.socketError
-            raise SystemExit(f"conchrec: can not listen on {where}: {why}") from None
+            raise SystemExit(f"conchrec: cannot listen on {where}: {why}") from None
 
     def startService(self) -> None:
-        """Root was needed to listen, if at all; the directories are their owner's (``ownership``)."""
+        """Give up root's rights (``ownership``), which only listening may need, and start everything."""
         config = self._config
         if (owner := foreign_owner(config.state_dir)) is not None:
             act_as(owner, for_good=True)
         self._pools.start()
         for path in (*self._authority.created, *self._made):
-            _log.info("made {path}", path=str(path))
+            _log.info("created {path}", path=str(path))
         for warning in config.warnings:
             _log.warn("{warning}", warning=warning)
         if self._unwritable:
             _log.error(
-                "NO SESSION CAN BE RECORDED: {directory}: {why}; sessions are refused until this is mended",
+                "NO SESSION CAN BE RECORDED: {directory}: {why}; sessions are refused until this is fixed",
                 directory=str(config.recordings.directory),
                 why=self._unwritable,
             )
         if os.geteuid() == 0:
             _log.warn(
-                "running as root: not needed, and not wise; see etc/conchrec.service for a user of its own"
+                "running as root, which is unnecessary and dangerous; etc/conchrec.service shows how to use"
+                " an account of its own"
             )
         self.context.emit(
             events.ServiceStart(
@@ -223,12 +224,12 @@ class Proxy(MultiService):
             )
         )
         self._store.recover().addCallbacks(
-            self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
+            self._recovered, lambda failure: _log.failure("cannot recover recordings", failure=failure)
         )
         self._indexer.schedule()
         self._reactor.addSystemEventTrigger("after", "shutdown", self._close_audit)
         for loop, seconds in self._loops:
-            loop.start(seconds).addErrback(lambda failure: _log.failure("in a loop", failure=failure))
+            loop.start(seconds).addErrback(lambda failure: _log.failure("a check stopped", failure=failure))
         super().startService()  # type: ignore[no-untyped-call]
         spare_permanent_objects()
         share_lock_often()
@@ -249,8 +250,8 @@ class Proxy(MultiService):
                 loop.stop()
         await _settled(super().stopService())  # type: ignore[no-untyped-call]
         live = context.registry.connections
-        for one in live:
-            one.end_with_reason(PROXY_STOPPING)
+        for connection in live:
+            connection.end_with_reason(PROXY_STOPPING)
         if live:
             pause: Deferred[None] = Deferred()
             self._reactor.callLater(GRACE_SECONDS, pause.callback, None)
@@ -266,27 +267,28 @@ class Proxy(MultiService):
         self._pools.stop()
 
     def stopService(self) -> Deferred[None]:
+        """End all connections and recordings. Fires when everything is written."""
         return Deferred.fromCoroutine(self._stop())
 
-    def _recovered(self, found: tuple[Recovered, ...]) -> None:
+    def _recovered(self, recordings: tuple[Recovered, ...]) -> None:
         self._indexer.schedule()
-        for one in found[:RECOVERED_AT_ONCE]:
+        for recording in recordings[:RECOVERED_AT_ONCE]:
             self.context.emit(
                 events.RecordingRecovered(
-                    sid=one.sid,
-                    status=one.manifest.status.value if one.manifest is not None else "",
-                    recording=str(self._store.path(one.sid)),
-                    problem=one.problem,
-                    head=one.head,
+                    sid=recording.sid,
+                    status=recording.manifest.status.value if recording.manifest is not None else "",
+                    recording=str(self._store.path(recording.sid)),
+                    problem=recording.problem,
+                    head=recording.head,
                 )
             )
-        if rest := found[RECOVERED_AT_ONCE:]:
+        if rest := recordings[RECOVERED_AT_ONCE:]:
             self._reactor.callLater(0, self._recovered, rest)
 
     # --- while it runs
 
     def reload(self) -> Deferred[None]:
-        """Read the configuration again (SIGHUP). Where it is wrong, the old one stays. Never fails."""
+        """Reload the configuration (SIGHUP). With an invalid file the old one stays. Never fails."""
         return self._reload.request()
 
     def _reloaded(self) -> None:
@@ -309,7 +311,7 @@ async def _settled(stopping: Deferred[Any] | None) -> None:
 
 
 def _disks(config: Config) -> Disks:
-    """All that we write to. What cannot be audited must not happen, so the recordings are not all."""
+    """The file systems that we write to. Sessions require room for the audit log and the state too."""
     recordings = Volume(what="recordings", path=config.recordings.directory, least=config.recordings.min_free)
     least = config.audit.min_free
     log = Volume(what="the audit log", path=config.audit.file.parent, least=least)
@@ -318,19 +320,19 @@ def _disks(config: Config) -> Disks:
 
 
 def addresses_of(host: str) -> tuple[str, ...]:
-    """In a thread."""
+    """The addresses of a host; none where it cannot be resolved. Runs in a thread."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return ()
-    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in answers))
 
 
 def outer_names(config: Config) -> tuple[str, ...]:
-    """What users may call the proxy: its public address, this host, and where it listens.
+    """The names by which users may reach the proxy: its public address, this host, and its interfaces.
 
-    Clients look for the bare name. An agent that holds a key for one way only (``ssh-add -h``) looks for
-    the name as known_hosts has it, so that is there, too.
+    Clients look for the bare name. An agent that holds a destination-constrained key (``ssh-add -h``) looks
+    for the name as in known_hosts, so that is included too.
     """
     names = [config.public.host] if config.public is not None else []
     ports = {config.public.port} if config.public is not None else set()
@@ -347,7 +349,7 @@ def outer_names(config: Config) -> tuple[str, ...]:
 
 
 def make_private(directory: Path) -> str:
-    """Make it where it is missing; why it can't be written, or the empty string."""
+    """Create the directory if it is missing. Returns why it is not writable; empty where it is."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

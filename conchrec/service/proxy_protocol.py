@@ -1,8 +1,8 @@
-"""``haproxy:`` endpoints: users behind a load balancer that says, in a PROXY header, who they are.
+"""``haproxy:`` endpoints: users behind a load balancer, which sends their address in a PROXY header.
 
-Twisted parses the header, versions 1 and 2. What it lacks is here: only balancers that the configuration
-names may connect at all, and a user's connection is begun with the address of the header, not with the
-balancer's, so that limits, roles and the audit speak of the user.
+Twisted parses the header, versions 1 and 2. This module adds two things: only balancers that the
+configuration names may connect, and a user's connection begins with the address in the header in place of
+the balancer's, so that limits, roles and the audit use the user's address.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from conchrec.clock import Clock, DelayedCall
 
 _log = Logger()
 
-#: The header is the balancer's first word; one that says nothing is not waited for.
+#: How long to wait for the header.
 HEADER_SECONDS = 30.0
 
 
 def service(reactor: Any, description: str, factory: Any, networks: Sequence[IPNetwork]) -> Any:
-    """A service on the endpoint behind ``haproxy:``; ``factory`` builds with the user's own address."""
+    """A service on the endpoint after ``haproxy:``; ``factory`` gets the user's own address."""
     balancers: Any = _OnlyFrom(serverFromString(reactor, description), networks)
     users: Any = _Users(factory, reactor)
-    listening = StreamServerEndpointService(proxyEndpoint(balancers), users)
-    # As strports does it: a port that can't be had ends the start.
-    listening._raiseSynchronously = True
-    return listening
+    listener = StreamServerEndpointService(proxyEndpoint(balancers), users)
+    # As in strports: if the port is not available, the start fails.
+    listener._raiseSynchronously = True
+    return listener
 
 
 @implementer(IStreamServerEndpoint)
 class _OnlyFrom:
-    """An endpoint that hangs up on everybody but the balancers that we know."""
+    """An endpoint that closes all connections but those of the configured balancers."""
 
     def __init__(self, endpoint: Any, networks: Sequence[IPNetwork]) -> None:
         self._endpoint = endpoint
@@ -51,7 +51,7 @@ class _OnlyFrom:
 
 
 class _Balancers(Factory):
-    """Looks at the socket's own peer, before anything that it says is believed."""
+    """Checks the address of the socket's peer, before anything from it is read."""
 
     noisy = False
 
@@ -69,7 +69,7 @@ class _Balancers(Factory):
         host = str(getattr(addr, "host", "?"))
         address = address_of(host)
         if address is None or not any(is_within(address, network) for network in self._networks):
-            _log.warn("{peer} is not in proxy_protocol_from", peer=host)
+            _log.warn("connection refused: {peer} is not in proxy_protocol_from", peer=host)
             return None
         return _Balancer(self._factory.buildProtocol(addr), host)
 
@@ -88,21 +88,21 @@ class _Balancer(Protocol):
         try:
             self._wrapper.dataReceived(data)
         except (ValueError, LookupError) as error:
-            # Of what is no header, Twisted's parser refuses some and stumbles over the rest: an address that
-            # is no text, a port that is no number, a family without a transport.
-            _log.warn("{peer} sent a PROXY header that is none: {error}", peer=self._peer, error=repr(error))
+            # Twisted's parser rejects some invalid headers and raises other errors for the rest: an address
+            # that is not text, a port that is not a number, a family without a transport.
+            _log.warn("invalid PROXY header from {peer}: {error}", peer=self._peer, error=repr(error))
             transport: Any = self.transport
             transport.abortConnection()
             return
-        # The header may come alone: many clients say nothing before they have heard the server.
-        self._wrapper.wrappedProtocol.look()
+        # The header may come alone: many clients send nothing before they have heard from the server.
+        self._wrapper.wrappedProtocol.begin_if_known()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         self._wrapper.connectionLost(reason)
 
 
 class _Users(Factory):
-    """Stands between the header and the real factory."""
+    """Builds the protocols that wait for the header."""
 
     noisy = False
 
@@ -121,7 +121,7 @@ class _Users(Factory):
 
 
 class _User(Protocol):
-    """A user whose address is not known before the header is; from then on, the real protocol."""
+    """Waits for the header with the user's address; from then on, passes data to the real protocol."""
 
     def __init__(self, factory: Any, balancer: Any, clock: Clock) -> None:
         self._factory = factory
@@ -134,15 +134,15 @@ class _User(Protocol):
         transport: Any = self.transport
         self._late = self._clock.callLater(HEADER_SECONDS, transport.abortConnection)
 
-    def look(self) -> None:
-        """Has the header named somebody?"""
+    def begin_if_known(self) -> None:
+        """Begin the real protocol if the header has given an address."""
         transport: Any = self.transport
         if self._real is None and transport.getPeer() != self._balancer:
             self._begin(transport)
 
     def dataReceived(self, data: bytes) -> None:
         if self._real is None:
-            # Data comes after the header; one that names nobody (LOCAL, UNKNOWN) leaves the balancer.
+            # Data follows the header. A header without an address (LOCAL, UNKNOWN) keeps the balancer's.
             self._begin(self.transport)
         if self._real is not None:
             self._real.dataReceived(data)
@@ -161,7 +161,7 @@ class _User(Protocol):
         peer = transport.getPeer()
         host = getattr(peer, "host", None)
         if isinstance(host, str) and address_of(host) is None:
-            _log.warn("a PROXY header names {host!r}, which is no address", host=host)
+            _log.warn("invalid address {host!r} in a PROXY header", host=host)
             transport.abortConnection()
             return
         self._real = self._factory.buildProtocol(peer)

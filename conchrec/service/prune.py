@@ -1,4 +1,4 @@
-"""Removes recordings that are older, or more, than the configuration keeps."""
+"""Removes recordings that are older or larger than ``recordings.retention`` allows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from conchrec.threads import InThread
 _log = Logger()
 
 SECONDS = 3600.0
-"""How often."""
+"""The interval."""
 
 
 class Pruner:
-    """Called once an hour by the service. ``removed`` is called after something was removed."""
+    """Removes old recordings; the service calls it once an hour. ``removed`` is called after a removal."""
 
     def __init__(
         self, context: ProxyContext, finisher: Finisher, in_thread: InThread, removed: Callable[[], None]
@@ -33,9 +33,9 @@ class Pruner:
         self._removed = removed
 
     def prune(self) -> Deferred[None]:
-        """Find what is to be removed, and remove it. Never fails."""
+        """Remove old recordings. Never fails."""
         return Deferred.fromCoroutine(self._remove_old()).addErrback(
-            lambda failure: _log.failure("while old recordings are removed", failure=failure)
+            lambda failure: _log.failure("cannot remove old recordings", failure=failure)
         )
 
     async def _remove_old(self) -> None:
@@ -45,7 +45,7 @@ class Pruner:
             return
 
         def find() -> tuple[retention.ExpiredRecording, ...]:
-            # First: the ledger has to know every hold that is made while the rest is read.
+            # First, so that the ledger knows every hold that is added while the rest is read.
             finisher.ledger.refresh()
             expired = retention.expired_recordings(
                 finisher.tree, finisher.keys, now(), age=kept.age, size=kept.size, pause=let_others_run
@@ -58,7 +58,7 @@ class Pruner:
                 return
             if await self._in_thread(partial(finisher.ledger.is_held, recording.sid)):
                 continue
-            # What cannot be audited stays.
+            # A recording whose removal cannot be audited stays.
             self._context.services.audit.emit(
                 events.RecordingRemoved(sid=recording.sid, by="conchrec", reason=recording.reason)
             )

@@ -1,4 +1,4 @@
-"""Reads the configuration again (SIGHUP) and puts it into effect."""
+"""Reloads the configuration (SIGHUP)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _log = Logger()
 
 
 class Reloader:
-    """One at a time: a file that changes while it is being read is read once more after that.
+    """Reloads the configuration, once at a time: requests during a reload cause another one after it.
 
-    ``build`` makes the settings, ``applied`` is called when they are in effect.
+    ``build`` creates the settings; ``applied`` is called when they are in effect.
     """
 
     def __init__(
@@ -35,13 +35,12 @@ class Reloader:
         self._build = build
         self._in_thread = in_thread
         self._applied = applied
-        #: Those that wait for the next configuration, and whether one is being read.
+        #: The requests that wait for the next reload, and whether one is running.
         self._requests: list[Deferred[None]] = []
         self._busy = False
 
     def request(self) -> Deferred[None]:
-        """Read the file. Where it is wrong, the old configuration stays. Fires when that is done, and never
-        fails."""
+        """Reload the file; an invalid one changes nothing. Fires at the end, and never fails."""
         done: Deferred[None] = Deferred()
         self._requests.append(done)
         if not self._busy:
@@ -53,7 +52,7 @@ class Reloader:
         requests, self._requests = self._requests, []
         file = self._context.settings.config.file
         self._in_thread(lambda: load(file)).addCallbacks(self._loaded, self._not_loaded).addErrback(
-            lambda failure: _log.failure("while the configuration is reloaded", failure=failure)
+            lambda failure: _log.failure("cannot reload the configuration", failure=failure)
         ).addCallback(self._done, requests)
 
     def _done(self, _: None, requests: list[Deferred[None]]) -> None:

@@ -1,4 +1,4 @@
-"""A configuration becomes the Settings that connections work with."""
+"""Builds the Settings that connections use from a configuration."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ from conchrec.ssh.algorithms import BULK, COMPATIBLE, MODERN, Algorithms
 
 
 def offered(offer: Offer, *, aes: bool) -> Algorithms:
-    """What our servers offer; ``aes``: the processor makes AES quicker than anything else."""
+    """The algorithms that our servers offer. ``aes``: the processor has instructions for AES."""
     algorithms = COMPATIBLE if offer is Offer.COMPATIBLE else MODERN
     return replace(algorithms, bulk=BULK) if aes else algorithms
 
 
 class SettingsBuilder:
-    """Builds Settings at the start and at each reload. ``current`` returns those in effect:
-    objects that are built here read them when they need them, not those of their build."""
+    """Builds Settings at the start and at each reload.
+
+    ``current`` returns the settings in effect: objects that are built here use these, not those with which
+    they were built.
+    """
 
     def __init__(
         self,
@@ -48,7 +51,7 @@ class SettingsBuilder:
         self._guesses: Guesses | None = None
 
     def build(self, config: Config) -> Settings:
-        """The settings that this configuration asks for, with the locks of now."""
+        """The settings of this configuration, with the current locks."""
         return Settings(
             config=config,
             policy=replace(config.policy, locks=self._locks.current),
@@ -58,7 +61,7 @@ class SettingsBuilder:
         )
 
     async def close(self) -> None:
-        """Write down what is not written yet."""
+        """Write what was not written yet."""
         if self._guesses is not None:
             await self._guesses.close()
 
@@ -75,7 +78,7 @@ class SettingsBuilder:
         )
 
     def _locked(self, user: str) -> str:
-        """Why this user may not log in now, or the empty string."""
+        """The lock of this user, for the user to read; empty where there is none."""
         lock = self._current().policy.lock_on(self._now(), lambda lock: lock.is_of_user(user))
         return str(lock) if lock is not None else ""
 

@@ -20,7 +20,7 @@ from conchrec.proxy.registry import LiveConnection
 _log = Logger()
 
 SECONDS = 1.0
-"""How soon a change is noticed."""
+"""The interval of the checks."""
 
 _LEVELS = {
     Level.OK: "DISK HAS ROOM AGAIN",
@@ -30,7 +30,7 @@ _LEVELS = {
 
 
 class StateWatch:
-    """Called once a second by the service. Live connections are judged again when something has changed."""
+    """Checks once a second for changes, and then checks all live connections again."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class StateWatch:
         self._audit = audit
         self._audit_log = audit_log
         self._enforced = authority.revocations.current
-        #: What is wrong now, by what it is wrong with: each is logged once.
+        #: The current problem of each subject: each problem is logged once.
         self._complaints: dict[str, str] = {}
 
     def check(self) -> None:
@@ -61,7 +61,7 @@ class StateWatch:
             ("revocations", self._refresh_revocations),
             ("locks", self._refresh_locks),
         ):
-            # What is wrong with one of them must not hide the others.
+            # A problem with one of them must not hide changes of the others.
             try:
                 refresh()
                 self._complaints.pop(name, None)
@@ -69,16 +69,16 @@ class StateWatch:
                 self._complain(name, error)
 
     def recheck(self) -> None:
-        """What is not allowed any more ends, on all connections."""
+        """End everything that is no longer allowed, on all connections."""
         self._with_each(lambda live: live.recheck())
 
-    def _with_each(self, judge: Callable[[LiveConnection], None]) -> None:
-        """Judge every connection. One for which that fails is ended; the others are judged anyway."""
+    def _with_each(self, check: Callable[[LiveConnection], None]) -> None:
+        """Check every connection. One whose check fails is ended; the others are checked anyway."""
         for live in self._context.registry.connections:
             try:
-                judge(live)
+                check(live)
             except Exception:
-                _log.failure("while a connection of {user} is judged", user=live.identity.user)
+                _log.failure("cannot check a connection of {user}: it ends", user=live.identity.user)
                 live.drop()
 
     def _check_disks(self) -> None:
@@ -126,7 +126,7 @@ class StateWatch:
         _log.error("{error}; the previous state stays in effect", error=str(error))
 
     def _is_new(self, name: str, error: Exception) -> bool:
-        """Whether this is another error than the last one of ``name``, which it replaces."""
+        """Whether this is another error than the last one of ``name``. It replaces that one."""
         text = f"{error!r} {error.detail}" if isinstance(error, WriteFailed) else repr(error)
         before, self._complaints[name] = self._complaints.get(name), text
         return text != before
@@ -150,7 +150,7 @@ class StateWatch:
             self.recheck()
 
     def _warm(self) -> None:
-        """Sign what every login shows, where that may take long: not while somebody logs in."""
+        """Sign the host certificate of the proxy in advance, because an agent may take long."""
         services = self._context.services
         services.signing(lambda: self._authority.outer_host_keys(services.outer_names)).addErrback(
             lambda failure: _log.error("{why}", why=failure.getErrorMessage())

@@ -1,4 +1,4 @@
-"""Watches the ledger of recordings while the service runs, and reports when somebody else has changed it."""
+"""Watches the ledger of recordings while the service runs, and reports changes by other programs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from conchrec.threads import InThread
 _log = Logger()
 
 SECONDS = 1.0
-"""How often the ledger is compared with what is known of it, and its head kept."""
+"""The interval at which the ledger is checked and its head is stored."""
 
 
 class LedgerWatch:
-    """Called once a second by the service. ``emit`` takes audit events, in the reactor."""
+    """Checks the ledger; the service calls it once a second. ``emit`` accepts audit events in the reactor."""
 
     def __init__(self, ledger: Ledger, in_thread: InThread, emit: Callable[[AuditEvent], None]) -> None:
         self._ledger = ledger
@@ -30,7 +30,7 @@ class LedgerWatch:
         self._problem = ""
 
     def check(self) -> Deferred[None]:
-        """Compare the end of the ledger and some of its lines, and keep its head. Never fails."""
+        """Check the end of the ledger and some of its lines, and store its head. Never fails."""
         return self._in_thread(self._check).addCallbacks(self._succeeded, self._failed)
 
     def _check(self) -> None:
@@ -51,23 +51,23 @@ class LedgerWatch:
         if isinstance(error, (RecordingError, OSError)):
             _log.error("the ledger of recordings cannot be checked: {why}", why=str(error))
         else:
-            _log.failure("while the ledger of recordings is checked", failure=failure)
+            _log.failure("cannot check the ledger of recordings", failure=failure)
 
-    def report(self, found: Break) -> None:
-        """The ledger was changed. Called in the reactor."""
+    def report(self, tampering: Break) -> None:
+        """Log and audit that the ledger was changed. Called in the reactor."""
         path = str(self._ledger.path)
         _log.error(
             "EVIDENCE WAS TAMPERED WITH: {path} does not continue its head {expected}: {reason}. See "
             "docs/recordings.md",
             path=path,
-            expected=found.expected,
-            reason=found.reason,
+            expected=tampering.expected,
+            reason=tampering.reason,
         )
         event = EvidenceTampered(
             ledger=path,
-            reason=found.reason,
-            expected=found.expected,
-            found=found.continued_from,
-            head=found.head,
+            reason=tampering.reason,
+            expected=tampering.expected,
+            found=tampering.continued_from,
+            head=tampering.head,
         )
         self._emit(event)

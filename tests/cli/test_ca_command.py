@@ -275,7 +275,7 @@ def test_prints_next_step_of_rotation(cluster: Cluster) -> None:
 
 def test_rejects_phase_out_of_order(cluster: Cluster) -> None:
     refused = cluster.refuses("rotate", "--type", "host", "--phase", "finish")
-    assert refused == "conchrec: finish can not come now: the phase is idle; what can: init\n"
+    assert refused == "conchrec: --phase finish is not possible now: the phase is idle; use --phase init\n"
     assert cluster.code == NO
     assert not (cluster.state / "authorities.json").exists()
 

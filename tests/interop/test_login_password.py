@@ -209,7 +209,7 @@ async def test_accepts_key_while_passwords_are_blocked(stage: Stage) -> None:
     joe = Somebody(house, "joe", PASSWORD)
     result = await joe.ssh("proxy", "hosts")
     assert (result.code, joe.asked) == (255, [])
-    assert "conchrec: too many wrong answers: the next one is taken in 5 minutes" in result.errors
+    assert "conchrec: too many wrong answers: try again in 5 minutes" in result.errors
     assert str(reasons(house, "joe")[-1]).startswith("too many wrong guesses; ")
     (await house.client().ssh("web1", "true")).check()
     # Nor is anybody else kept out.
@@ -246,7 +246,7 @@ async def test_starts_with_damaged_file_of_failures(stage: Stage) -> None:
     await house.proxy.stop()
     (house.proxy.directory / "state" / "guesses.json").write_bytes(b'{"users": {"joe"')
     await house.proxy.start()
-    assert "guesses.json can not be used, so wrong guesses are counted from 0" in house.proxy.log
+    assert "guesses.json is damaged, so wrong passwords are counted from 0 again" in house.proxy.log
     (await Somebody(house, "pat", PASSWORD).ssh("proxy", "hosts")).check()
 
 

@@ -158,7 +158,7 @@ async def test_rolls_rotation_back(stage: Stage, kind: str) -> None:
     out_of_step = await house.proxy.command("ca", "rotate", "--type", kind, "--phase", "update")
     assert out_of_step.code == 1
     assert out_of_step.errors == (
-        "conchrec: update can not come now: the phase is rollback; what can: finish\n"
+        "conchrec: --phase update is not possible now: the phase is rollback; use --phase finish\n"
     )
     await rotate(house, kind, "finish")
     assert (await house.proxy.authority(kind)).split()[-6:] == before

@@ -294,8 +294,8 @@ def test_does_not_ask_for_password_after_too_many_guesses(site: Site) -> None:
             site.clock.advance(LONGEST_WAIT)
         (message, answer) = client.heard
         assert answer is False
-        assert str(message).startswith("conchrec: too many wrong answers: the next one is taken in ")
-        assert client.why.startswith("too many wrong guesses; ")
+        assert str(message).startswith("conchrec: too many wrong answers: try again in ")
+        assert client.why.startswith("too many wrong passwords or codes; ")
 
 
 def test_counts_guess_when_client_disconnects(site: Site) -> None:

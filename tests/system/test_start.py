@@ -84,7 +84,7 @@ async def test_reports_port_in_use(stage: Stage) -> None:
     process = second.launch()
     stage.at_end(process.stop)
     assert (await process.wait()).code == 1
-    said = f"conchrec: can not listen on 127.0.0.1:{first.port}: Address already in use"
+    said = f"conchrec: cannot listen on 127.0.0.1:{first.port}: Address already in use"
     assert said in second.log and "Traceback" not in second.log, second.log
 
 
