@@ -1,4 +1,4 @@
-"""Each field of each message that crosses the proxy has a row in the table."""
+"""Each field of each message that the proxy forwards has a row in the table."""
 
 from __future__ import annotations
 

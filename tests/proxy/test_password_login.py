@@ -30,7 +30,7 @@ HOME = "192.0.2.1"
 
 
 class Threads:
-    """Work is done at once, or where it is held when the test says so."""
+    """Runs work at once; while ``held`` is a list, only when the test calls ``release``."""
 
     def __init__(self) -> None:
         self.held: list[Callable[[], object]] | None = None
@@ -45,7 +45,7 @@ class Threads:
         return result
 
     def release(self) -> None:
-        """What is held now is done; what comes after it is held."""
+        """Run the held work; later work is held again."""
         held, self.held = self.held or [], []
         for work in held:
             work()
@@ -94,7 +94,7 @@ class Site:
 
 
 class Client:
-    """One connection."""
+    """A client on a connection of its own."""
 
     def __init__(self, site: Site, source: str) -> None:
         porter = Porter()

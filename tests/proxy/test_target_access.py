@@ -72,7 +72,7 @@ def test_raises_when_strict_event_cannot_be_written() -> None:
 
 
 def assignments(path: Path) -> Iterator[str]:
-    """What a module assigns to the attributes of an access, of its activity, or of a registry."""
+    """The assignments of a module to attributes of an access, of its activity, or of a registry."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         targets: list[ast.expr] = []
         if isinstance(node, ast.Assign):

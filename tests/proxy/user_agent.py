@@ -1,4 +1,4 @@
-"""The SSH agent of the user of a Scene, in memory: it answers on the channels that the proxy opens to it."""
+"""The SSH agent of a Scene's user, in memory; it answers on the channels that the proxy opens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REQUEST = w.Request(b"auth-agent-req@openssh.com", False, b"")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldKey:
-    """One entry of the agent: what it lists, and the key that signs for it."""
+    """A key of the agent: the blob and comment that it lists, and the private key."""
 
     blob: bytes
     comment: bytes
@@ -30,7 +30,7 @@ class HeldKey:
 
 @dataclass(slots=True)
 class UserAgent:
-    """``received`` are the numbers of the requests. It refuses those in ``refuses``."""
+    """An agent that refuses the requests in ``refuses``; ``received`` are the numbers of all requests."""
 
     keys: list[HeldKey] = field(default_factory=list)
     refuses: frozenset[int] = frozenset()
@@ -41,7 +41,7 @@ class UserAgent:
     _consumed: dict[int, int] = field(default_factory=dict)
 
     def hold(self, key: ed25519.Ed25519PrivateKey, comment: bytes = b"own key") -> bytes:
-        """Add a plain key; the result is its blob."""
+        """Add a plain key; returns its blob."""
         self.keys.append(HeldKey(blob=public_blob(key), comment=comment, key=key))
         return self.keys[-1].blob
 
@@ -71,7 +71,7 @@ class UserAgent:
                 scene.jump.data(index, a.frame(self.reply(message)))
 
     def reply(self, message: bytes) -> bytes:
-        """The answer to one request."""
+        """Return the answer to a request."""
         number = message[0]
         self.received.append(number)
         if number in self.refuses:
@@ -103,5 +103,5 @@ class UserAgent:
         self.keys.append(HeldKey(blob=certificate, comment=comment, key=key, lifetime=r.uint32()))
 
     def comments(self) -> Sequence[bytes]:
-        """Of what it holds, in its order."""
+        """Return the comments of the keys, in their order."""
         return [held.comment for held in self.keys]

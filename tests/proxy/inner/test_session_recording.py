@@ -1,4 +1,4 @@
-"""What becomes of a session whose recording fails, and what the audit says of it: always once."""
+"""Sessions whose recording fails: how they end, and that the failure is audited exactly once."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ CLOSED = Reason(ReasonCode.CHANNEL_CLOSED, "the channel was closed")
 
 
 class Stage:
-    """A recording on a disk that fails when it is told to, and the audit. Like the session that owns a
-    recording, it audits a failure that ends it."""
+    """A recording on a disk that can fail, and the audit.
+
+    Like the session that owns a recording, it audits a failure that ends it.
+    """
 
     def __init__(self, directory: Path, record: Record) -> None:
         self.log, self.file = AuditMemory(), FailingFile()
@@ -58,7 +60,7 @@ class Stage:
         self.access.context.emit(failure_event(error, self.access.who()))
 
     def write(self) -> None:
-        """The session writes; for a strict role it ends where that fails."""
+        """Write as the session does; with a strict role a failure ends it."""
 
         def write(recorder: SessionRecorder) -> None:
             recorder.output(b"a")
@@ -70,7 +72,7 @@ class Stage:
             self._end(error)
 
     def sync(self) -> None:
-        """The session waits for the disk."""
+        """Wait for the disk as the session does."""
         self.recording.write(lambda recorder: recorder.output(b"a"))
 
         def fail_to_sync(failure: Failure) -> None:
@@ -80,28 +82,28 @@ class Stage:
         self.recording.sync().addErrback(fail_to_sync)
 
     def wait(self) -> None:
-        """Output that is merged is written by a timer."""
+        """Let the timer write the merged output."""
         self.recording.write(lambda recorder: recorder.output(b"a"))
         self.clock.advance(1)
 
     def close(self) -> None:
-        """The session is over."""
+        """End the session."""
         recorder, self.recording.recorder = self.recording.recorder, None
         if recorder is not None:
             self.recording.close(recorder, CLOSED, self.closed.append)
 
     def fill(self) -> None:
-        """The disk takes no more."""
+        """Let all further writes fail."""
         self.file.room = len(self.file.contents)
 
     @property
     def failures(self) -> list[events.RecordingFailed]:
-        """What the audit says of it."""
+        """The audit events about the failure."""
         return [event for event in self.log.events if isinstance(event, events.RecordingFailed)]
 
 
 def not_sealed(recorder: SessionRecorder, manifest: Manifest) -> Deferred[ClosedRecording]:
-    """The manifest, the signature or the ledger fails."""
+    """Let the manifest, the signature or the ledger fail."""
     return fail(WriteFailed("this session cannot be recorded", os.strerror(errno.EIO)))
 
 

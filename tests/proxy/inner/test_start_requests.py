@@ -11,7 +11,7 @@ from conchrec.ssh.wire import Malformed, Truncated, string
 
 LS = StartRequest(kind="exec", argument=b"ls")
 #: A row for each state: the steps that lead to it, and the state after REQUEST, FORWARD, ACCEPT and REFUSE;
-#: "-" where the step is an error.
+#: "-" if the step is an error.
 TABLE = {
     "NOT_REQUESTED": ("", ("REQUESTED", "-", "-", "-")),
     "REQUESTED": ("REQUEST", ("-", "FORWARDED", "-", "-")),

@@ -33,7 +33,7 @@ def test_forwards_held_messages_first(before: Messages, after: Messages) -> None
     for message in after:
         lane.push(*message)
     assert [entry[1:] for entry in log if entry[0] == "passed"] == before + after
-    # Each was observed right before it was passed on.
+    # Each was observed just before it was forwarded.
     assert [entry[0] for entry in log] == ["observed", "passed"] * len(before + after)
 
 

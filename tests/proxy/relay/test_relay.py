@@ -95,7 +95,7 @@ class Stage:
             self.far.pump()
 
     def grant(self, window: int = 500, max_packet: int = 50) -> Channel:
-        """The target confirms."""
+        """Confirm the channel as the target does."""
         self.pump()
         opening = self.target_handler.openings[-1]
         opening.confirm(self.target, window, max_packet)
@@ -136,12 +136,12 @@ def test_forwards_windows_of_both_ends() -> None:
     request = stage.target_handler.openings[0].request
     assert (request.kind, request.window, request.max_packet) == (b"session", 4321, 123)
     assert stage.user.heard == []  # not confirmed before the target confirms
-    there = stage.grant(window=777, max_packet=55)
+    target_channel = stage.grant(window=777, max_packet=55)
     assert stage.user.heard == [("opened", 0, 55, b"")]  # and no window before the start
     stage.ask(b"shell")
     assert stage.user.heard == [("opened", 0, 55, b"")]
-    there.send(m.CHANNEL_WINDOW_ADJUST, uint32(23))
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(23))
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     assert stage.user.heard[1:] == [(m.CHANNEL_SUCCESS, b""), (m.CHANNEL_WINDOW_ADJUST, uint32(800))]
 
@@ -155,10 +155,10 @@ def test_grants_window_of_target_at_once_for_forward() -> None:
 
 def test_forwards_messages_both_ways_in_order() -> None:
     stage = Stage()
-    there = stage.open()
+    target_channel = stage.open()
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"ls")))
     stage.pump()
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"in"))
     stage.user_channel.send(m.CHANNEL_EOF)
@@ -168,12 +168,12 @@ def test_forwards_messages_both_ways_in_order() -> None:
         (m.CHANNEL_DATA, data(b"in")),
         (m.CHANNEL_EOF, b""),
     ]
-    there.send(m.CHANNEL_DATA, data(b"out"))
-    there.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"err"))
-    there.send(m.CHANNEL_REQUEST, m.exit_status(3))
-    there.send(m.CHANNEL_WINDOW_ADJUST, uint32(7))
-    there.send(m.CHANNEL_EOF)
-    there.send(m.CHANNEL_CLOSE)
+    target_channel.send(m.CHANNEL_DATA, data(b"out"))
+    target_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"err"))
+    target_channel.send(m.CHANNEL_REQUEST, m.exit_status(3))
+    target_channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(7))
+    target_channel.send(m.CHANNEL_EOF)
+    target_channel.send(m.CHANNEL_CLOSE)
     stage.pump()
     assert [entry[0] for entry in stage.user.heard] == ["opened", 99, 93, 94, 95, 98, 93, 96, 97]
     assert stage.watcher.seen[-1][0] == "far"
@@ -204,13 +204,13 @@ def test_withholds_window_of_early_channel_until_target_grants_it() -> None:
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"id")))
     stage.pump()
     assert [seen[0] for seen in stage.watcher.seen] == ["requested", "requested"]
-    there = stage.open()
+    target_channel = stage.open()
     assert stage.user.heard[1:] == []
     assert [entry[1] for entry in stage.target.heard] == [
         request_body(b"env", False, ENV),
         request_body(b"exec", True, string(b"id")),
     ]
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     assert stage.user.heard[1:] == [(m.CHANNEL_SUCCESS, b""), (m.CHANNEL_WINDOW_ADJUST, uint32(500))]
     # The maximum packet size was confirmed as 32 KiB, but the target's is 50: packets are split in order.
@@ -223,7 +223,7 @@ def test_withholds_window_of_early_channel_until_target_grants_it() -> None:
 
 def test_delays_own_reply_until_earlier_reply_of_target() -> None:
     stage = Stage()
-    there = stage.open()
+    target_channel = stage.open()
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"env", True, ENV))
     stage.pump()
     stage.watcher.verdict = Verdict.REFUSE
@@ -231,18 +231,18 @@ def test_delays_own_reply_until_earlier_reply_of_target() -> None:
     stage.pump()
     assert [entry[0] for entry in stage.user.heard] == ["opened"]
     assert len(stage.target.heard) == 1
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     assert [entry[0] for entry in stage.user.heard[1:]] == [m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE]
 
 
 def test_ends_channel_with_message_when_recording_fails() -> None:
     stage = Stage()
-    there = stage.open()
+    target_channel = stage.open()
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"cat")))
     stage.pump()
     stage.watcher.raises = RecordingError("the disk is full")
-    there.send(m.CHANNEL_DATA, data(b"secret"))
+    target_channel.send(m.CHANNEL_DATA, data(b"secret"))
     stage.pump()
     assert stage.user.heard[1:] == [
         # accepted, or the client would not show the message
@@ -290,8 +290,8 @@ def test_refuses_channel_when_aborted_before_confirmation() -> None:
 def test_sends_no_message_after_eof_of_target() -> None:
     """OpenSSH's client disconnects for extended data after EOF."""
     stage = Stage()
-    there = stage.start()
-    there.send(m.CHANNEL_EOF)
+    target_channel = stage.start()
+    target_channel.send(m.CHANNEL_EOF)
     stage.pump()
     assert not stage.relay.abort("conchrec: no")
     stage.pump()
@@ -327,11 +327,11 @@ def test_forwards_only_synced_messages() -> None:
 
     stage = Stage(kind=b"direct-tcpip")
     stage.relay.open_far(stage.far.left, sync)
-    there = stage.grant()
-    there.send(m.CHANNEL_DATA, data(b"1"))
+    target_channel = stage.grant()
+    target_channel.send(m.CHANNEL_DATA, data(b"1"))
     stage.pump()
-    there.send(m.CHANNEL_DATA, data(b"2"))
-    there.send(m.CHANNEL_EOF)
+    target_channel.send(m.CHANNEL_DATA, data(b"2"))
+    target_channel.send(m.CHANNEL_EOF)
     stage.pump()
     assert [entry[0] for entry in stage.user.heard] == ["opened"]
     assert len(syncs) == 1
@@ -354,8 +354,8 @@ def test_ends_channel_when_sync_fails() -> None:
 
     stage = Stage(kind=b"direct-tcpip")
     stage.relay.open_far(stage.far.left, sync)
-    there = stage.grant()
-    there.send(m.CHANNEL_DATA, data(b"1"))
+    target_channel = stage.grant()
+    target_channel.send(m.CHANNEL_DATA, data(b"1"))
     stage.pump()
     syncs[0].errback(RecordingError("the disk is gone"))
     stage.pump()
@@ -374,9 +374,9 @@ def test_reports_observed_messages_that_were_not_forwarded(end: str) -> None:
 
     stage = Stage(kind=b"direct-tcpip")
     stage.relay.open_far(stage.far.left, sync)
-    there = stage.grant()
+    target_channel = stage.grant()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"to the target"))
-    there.send(m.CHANNEL_DATA, data(b"to the user"))
+    target_channel.send(m.CHANNEL_DATA, data(b"to the user"))
     stage.user_channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(1))
     stage.pump()
     if end == "the sync fails":
@@ -394,9 +394,9 @@ def test_reports_observed_messages_that_were_not_forwarded(end: str) -> None:
 
 def test_finishes_when_both_ends_close_at_once() -> None:
     stage = Stage()
-    there = stage.open()
+    target_channel = stage.open()
     stage.user_channel.send(m.CHANNEL_CLOSE)
-    there.send(m.CHANNEL_CLOSE)
+    target_channel.send(m.CHANNEL_CLOSE)
     stage.pump()
     assert stage.relay.finished
     assert stage.near.right.channel_count == 0
@@ -406,10 +406,10 @@ def test_finishes_when_both_ends_close_at_once() -> None:
 def test_counts_only_data_against_window() -> None:
     """The fields before the data do not use up the window, for any number of messages."""
     stage = Stage(window=100)
-    there = stage.start()
+    target_channel = stage.start()
     for message, body in ((m.CHANNEL_DATA, data(b"x")), (m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"x"))):
         for _ in range(SLACK // 4 + 200):
-            there.send(message, body)
+            target_channel.send(message, body)
             stage.pump()
             stage.user_channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(1))
             stage.user.heard.clear()
@@ -434,9 +434,9 @@ def test_splits_data_to_packets_of_far_end() -> None:
 
 def test_splits_data_to_packets_of_near_end() -> None:
     stage = Stage(max_packet=3)
-    there = stage.start()
-    there.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"abcd"))
-    there.send(m.CHANNEL_DATA, data(b"abcd"))
+    target_channel = stage.start()
+    target_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"abcd"))
+    target_channel.send(m.CHANNEL_DATA, data(b"abcd"))
     stage.pump()
     assert stage.user.heard == [
         (m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"abc")),
@@ -452,13 +452,13 @@ def test_ends_channel_when_data_needs_too_many_packets(of_target: bool) -> None:
     stage = Stage(window=1 << 20, max_packet=1)
     stage.relay.confirm_early()
     stage.relay.open_far(stage.far.left)
-    there = stage.grant(window=1 << 20, max_packet=1)
+    target_channel = stage.grant(window=1 << 20, max_packet=1)
     stage.ask(b"exec", string(b"cat"))
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     stage.user.heard.clear()
     stage.target.heard.clear()
-    (there if of_target else stage.user_channel).send(m.CHANNEL_DATA, data(bytes(PIECES_MOST)))
+    (target_channel if of_target else stage.user_channel).send(m.CHANNEL_DATA, data(bytes(PIECES_MOST)))
     stage.pump()
     heard = stage.user.heard if of_target else stage.target.heard
     assert len(heard) < 5 and (m.CHANNEL_CLOSE, b"") in heard
@@ -486,11 +486,11 @@ def test_refunds_window_of_dropped_data(sent: str) -> None:
 def test_refunds_no_window_before_start() -> None:
     """No window was granted before the start, so none is returned."""
     stage = Stage()
-    there = stage.open()
+    target_channel = stage.open()
     stage.user_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(2) + data(b"abc"))
     stage.pump()
     assert [entry[0] for entry in stage.user.heard] == ["opened"]
-    there.send(m.CHANNEL_EXTENDED_DATA, uint32(2) + data(b"abc"))
+    target_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(2) + data(b"abc"))
     stage.pump()
     assert stage.target.heard == [(m.CHANNEL_WINDOW_ADJUST, uint32(3))]
     assert [entry[0] for entry in stage.user.heard] == ["opened"]
@@ -499,10 +499,10 @@ def test_refunds_no_window_before_start() -> None:
 
 def test_drops_data_before_start() -> None:
     stage = Stage()
-    there = stage.open()
+    target_channel = stage.open()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"abc"))
     stage.ask(b"exec", string(b"sh"))
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     assert [message for message, _ in stage.target.heard] == [m.CHANNEL_REQUEST]
     assert stage.dropped() == [(m.CHANNEL_DATA, data(b"abc"), True)]
@@ -512,11 +512,11 @@ def test_drops_data_before_start() -> None:
 def test_forwards_one_start_at_a_time(want_reply: bool) -> None:
     """sshd ignores the second: it must neither be forwarded nor recorded."""
     stage = Stage()
-    there = stage.open()
+    target_channel = stage.open()
     stage.ask(b"exec", string(b"evil"), want_reply=want_reply)
     stage.ask(b"exec", string(b"uptime"))
     stage.ask(b"env", ENV)
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     assert stage.target.heard == [(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"evil")))]
     replies = [m.CHANNEL_SUCCESS] * want_reply + [m.CHANNEL_FAILURE] * 2
@@ -529,14 +529,14 @@ def test_forwards_one_start_at_a_time(want_reply: bool) -> None:
 def test_forwards_next_start_after_refusal() -> None:
     """PuTTY's pscp and psftp request the subsystem, and then exec, on one channel."""
     stage = Stage()
-    there = stage.open()
+    target_channel = stage.open()
     stage.ask(b"subsystem", string(b"sftp"))
     stage.ask(b"exec", string(b"sftp-server"))
     assert len(stage.target.heard) == 1
-    there.send(m.CHANNEL_FAILURE)
+    target_channel.send(m.CHANNEL_FAILURE)
     stage.pump()
     assert len(stage.target.heard) == 2
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     answered = [seen[1:] for seen in stage.watcher.seen if seen[0] == "answered"]
     assert answered == [(b"subsystem", False), (b"exec", True)]
@@ -546,7 +546,7 @@ def test_forwards_next_start_after_refusal() -> None:
 def test_orders_replies_of_requests_sent_at_once() -> None:
     """Replies keep their order, and unwanted ones are not sent."""
     stage = Stage()
-    there = stage.open()
+    target_channel = stage.open()
     pty = string(b"xterm") + uint32(80) + uint32(24) + uint32(0) * 2 + string(b"")
     for name, want_reply, extra in (
         (b"env", False, ENV),
@@ -561,13 +561,13 @@ def test_orders_replies_of_requests_sent_at_once() -> None:
         request_body(b"pty-req", True, pty),
         request_body(b"exec", True, string(b"cat")),
     ]
-    there.send(m.CHANNEL_SUCCESS)
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     assert stage.target.heard[3:] == [
         (m.CHANNEL_REQUEST, request_body(b"keepalive@openssh.com", True)),
     ]
-    there.send(m.CHANNEL_FAILURE)
+    target_channel.send(m.CHANNEL_FAILURE)
     stage.pump()
     assert [entry[0] for entry in stage.user.heard[1:]] == [m.CHANNEL_WINDOW_ADJUST, m.CHANNEL_FAILURE]
 
@@ -575,9 +575,9 @@ def test_orders_replies_of_requests_sent_at_once() -> None:
 def test_holds_data_of_target_until_start() -> None:
     """Otherwise it would be recorded before the header with the command."""
     stage = Stage()
-    there = stage.open()
-    there.send(m.CHANNEL_DATA, data(b"welcome"))
-    there.send(m.CHANNEL_REQUEST, request_body(b"keepalive@openssh.com", True))
+    target_channel = stage.open()
+    target_channel.send(m.CHANNEL_DATA, data(b"welcome"))
+    target_channel.send(m.CHANNEL_REQUEST, request_body(b"keepalive@openssh.com", True))
     stage.pump()
     assert [seen[0] for seen in stage.watcher.seen] == ["opened", "far"]  # the keepalive alone
     stage.ask(b"shell")
@@ -616,13 +616,13 @@ def test_drops_surplus_bytes_of_user(message: int, body: bytes, forwarded: bytes
 
 def test_drops_surplus_bytes_of_target() -> None:
     stage = Stage()
-    there = stage.start()
+    target_channel = stage.start()
     stage.ask(b"signal", string(b"TERM"))
     signal = string(b"KILL") + b"\7" + string(b"gone") + string(b"a language")
-    there.send(m.CHANNEL_SUCCESS, b"surplus")
-    there.send(m.CHANNEL_REQUEST, request_body(b"exit-signal", False, signal + b"surplus"))
-    there.send(m.CHANNEL_EOF, b"surplus")
-    there.send(m.CHANNEL_CLOSE, b"surplus")
+    target_channel.send(m.CHANNEL_SUCCESS, b"surplus")
+    target_channel.send(m.CHANNEL_REQUEST, request_body(b"exit-signal", False, signal + b"surplus"))
+    target_channel.send(m.CHANNEL_EOF, b"surplus")
+    target_channel.send(m.CHANNEL_CLOSE, b"surplus")
     stage.pump()
     assert stage.user.heard == [
         (m.CHANNEL_SUCCESS, b""),
@@ -648,12 +648,12 @@ def test_drops_surplus_bytes_of_target() -> None:
 )
 def test_answers_malformed_request_with_failure_in_order(name: bytes, extra: bytes) -> None:
     stage = Stage()
-    there = stage.start()
+    target_channel = stage.start()
     stage.ask(b"signal", string(b"TERM"))
     stage.ask(name, extra)
     assert len(stage.target.heard) == 1
     assert stage.user.heard == []
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     assert [entry[0] for entry in stage.user.heard] == [m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE]
     assert stage.dropped() == [(m.CHANNEL_REQUEST, extra, True)]
@@ -662,8 +662,8 @@ def test_answers_malformed_request_with_failure_in_order(name: bytes, extra: byt
 @pytest.mark.parametrize("side", ["user", "target"])
 def test_limits_unanswered_requests(side: str) -> None:
     stage = Stage()
-    there = stage.start()
-    channel = stage.user_channel if side == "user" else there
+    target_channel = stage.start()
+    channel = stage.user_channel if side == "user" else target_channel
     for _ in range(UNANSWERED_MOST + 1):
         channel.send(m.CHANNEL_REQUEST, request_body(b"keepalive@openssh.com", True))
     stage.pump()
@@ -675,13 +675,13 @@ def test_limits_unanswered_requests(side: str) -> None:
 
 def test_drops_replies_without_request() -> None:
     stage = Stage()
-    there = stage.start()
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel = stage.start()
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.user_channel.send(m.CHANNEL_FAILURE)
     stage.pump()
     assert (stage.user.heard, stage.target.heard) == ([], [])
     assert stage.dropped() == [(m.CHANNEL_FAILURE, b"", True), (m.CHANNEL_SUCCESS, b"", False)]
-    there.send(m.CHANNEL_REQUEST, request_body(b"keepalive@openssh.com", True))
+    target_channel.send(m.CHANNEL_REQUEST, request_body(b"keepalive@openssh.com", True))
     stage.pump()
     stage.user_channel.send(m.CHANNEL_SUCCESS)
     stage.user_channel.send(m.CHANNEL_SUCCESS)
@@ -691,21 +691,21 @@ def test_drops_replies_without_request() -> None:
 
 def test_control_hash_covers_all_messages_except_data() -> None:
     stage = Stage()
-    there = stage.open()
+    target_channel = stage.open()
     stage.ask(b"exec", string(b"cat"))
-    there.send(m.CHANNEL_SUCCESS)
+    target_channel.send(m.CHANNEL_SUCCESS)
     stage.pump()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"abc"))
     stage.user_channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(5))
     # Dropped and refunded; the last one arrives after a CLOSE.
     stage.user_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"abc"))
-    there.send(m.CHANNEL_EXTENDED_DATA, uint32(7) + data(b"abc"))
+    target_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(7) + data(b"abc"))
     stage.pump()
     stage.user_channel.send(m.CHANNEL_CLOSE)
     stage.near.pump()
-    there.send(m.CHANNEL_EXTENDED_DATA, uint32(7) + data(b"abc"))
-    there.send(m.CHANNEL_DATA, data(b"abc"))
-    there.send(m.CHANNEL_CLOSE)
+    target_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(7) + data(b"abc"))
+    target_channel.send(m.CHANNEL_DATA, data(b"abc"))
+    target_channel.send(m.CHANNEL_CLOSE)
     stage.pump()
     assert stage.relay.finished
     assert (m.CHANNEL_WINDOW_ADJUST, uint32(3)) in stage.user.heard
