@@ -98,8 +98,8 @@ def check_target_channels(access: TargetAccess) -> None:
     most = context.settings.config.limits.sessions_per_user
     if sum(live.target_channel_count for live in context.registry.connections_of(user)) >= most:
         raise AccessDenied(
-            f"too many channels to targets: {user} has {most}, the limit (sessions_per_user). "
-            "Close one, then try again",
+            f"too many channels to targets: {user} has {most} open, which is the limit (sessions_per_user). "
+            "Close one first",
             rule="sessions_per_user",
             code=ReasonCode.TOO_MANY_TARGETS,
         )
@@ -113,8 +113,8 @@ def check_connections(access: TargetAccess) -> None:
         return
     if sum(live.connection_count for live in access.context.registry.connections_of(user)) >= limit:
         raise AccessDenied(
-            f"too many connections to targets: {user} has {limit}, the limit (max_connections). "
-            "Close one, then try again",
+            f"too many connections to targets: {user} has {limit} open, which is the limit "
+            "(max_connections). Close one first",
             rule="max_connections",
             code=ReasonCode.TOO_MANY_TARGET_CONNECTIONS,
         )

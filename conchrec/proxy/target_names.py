@@ -18,7 +18,7 @@ def parse_target(host: bytes, port: str) -> Target:
     target = model.named_target(decode_text(host), port)
     if target is None:
         raise AccessDenied(
-            f"invalid target {shown}:{port}: must be a host name or an address, and a port from 1 to 65535",
+            f"invalid target '{shown}:{port}': must be a host name or an address, and a port from 1 to 65535",
             rule="not a host",
             code=ReasonCode.INVALID_TARGET,
         )

@@ -235,7 +235,7 @@ async def test_limits_connections(many: House) -> None:
     first = client(many, "one-connection").start("web1", "echo ready; cat", stdin=None)
     await first.says("ready")
     second = await client(many, "one-connection").ssh("web1", "echo never")
-    assert "joe has 1, the limit (max_connections)" in second.errors
+    assert "joe has 1 open, which is the limit (max_connections)" in second.errors
     assert second.code == 255 and second.stdout == b""
     await first.stop()
     await many.proxy.audited("client.disconnect", cid=(await many.proxy.audited("session.start"))[-1]["cid"])

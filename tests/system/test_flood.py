@@ -144,9 +144,8 @@ async def test_limits_rate_of_sessions_and_commands(stage: Stage) -> None:
     assert third.code == 255 and "joe has 2 open, which is the limit" in third.errors, str(third)
     await house.proxy.audited("session.rejected", rule="sessions_per_user")
     ways = [client.start("-v", "-N", "web1") for _ in range(2)]
-    reason = (
-        "too many channels to targets: joe has 2, the limit (sessions_per_user). Close one, then try again"
-    )
+    limit = "joe has 2 open, which is the limit (sessions_per_user)"
+    reason = f"too many channels to targets: {limit}. Close one first"
     await house.proxy.audited("session.rejected", reason=reason)
     for method in ways:
         await method.stop()
@@ -154,7 +153,7 @@ async def test_limits_rate_of_sessions_and_commands(stage: Stage) -> None:
 
     async def is_refused() -> bool:
         result = await house.client().ssh("proxy", "hosts")
-        return result.code == 1 and "joe runs 1, the limit (commands)" in result.errors
+        return result.code == 1 and "joe runs 1, which is the limit (commands)" in result.errors
 
     for _ in range(30):
         if await is_refused():

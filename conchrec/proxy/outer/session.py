@@ -263,7 +263,7 @@ class OuterSession:
         most = self._context.settings.config.limits.commands
         if registry.command_count(user) >= most:
             raise AccessDenied(
-                f"too many commands: {user} runs {most}, the limit (commands). Wait until one ends",
+                f"too many commands: {user} runs {most}, which is the limit (commands). Wait until one ends",
                 rule="commands",
                 code=ReasonCode.TOO_MANY_COMMANDS,
             )
