@@ -199,7 +199,8 @@ def message_patterns() -> list[re.Pattern[str]]:
     ]
     long_enough = [text for text in {*templates, *lines} if len(re.sub(r"\{\}|\W", "", text)) >= 8]
     patterns = [re.sub(_VARIABLE, ".*?", re.escape(text)) for text in long_enough]
-    return [re.compile(pattern) for pattern in patterns]
+    # The name of a setting may stand before it.
+    return [re.compile(rf"(?:[a-z_.]+: )?{pattern}") for pattern in patterns]
 
 
 @pytest.mark.parametrize("name", ["docs/troubleshooting.md", "docs/guides/user.md", "docs/approval.md"])
