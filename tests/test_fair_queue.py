@@ -72,8 +72,8 @@ def test_bounds_wait_to_one_turn_of_each_other_name(steps: list[str | int | None
             for item in list(waiting)[step : step + 1]:
                 queue.discard(waiting.pop(item), item)
                 queue.discard("a", item)
-        elif (taken := queue.take()) is not None:
-            name, item = taken
+        elif (entry := queue.take()) is not None:
+            name, item = entry
             assert waiting.pop(item) == name
             assert item < min((other for other, its in waiting.items() if its == name), default=item + 1)
             passed_over.pop(name, None)

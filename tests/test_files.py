@@ -142,9 +142,9 @@ OTHER_WRITERS = {
 def test_replaces_files_in_one_module_only() -> None:
     root = Path(__file__).parent.parent
     replaced = re.compile(r"os\.(rename|replace|link)\(|\.rename\(|\.write_(text|bytes)\(|mkstemp|O_TRUNC")
-    found = {
+    writers = {
         str(path.relative_to(root))
         for path in (root / "conchrec").rglob("*.py")
         if replaced.search(path.read_text("utf-8"))
     }
-    assert found == {"conchrec/files.py", *OTHER_WRITERS}
+    assert writers == {"conchrec/files.py", *OTHER_WRITERS}

@@ -21,7 +21,7 @@ from conchrec.cli.rights import NOT_LOADED
 from conchrec.ownership import CannotActAsOwner, Owner, act_as, as_invoker, create, foreign_owner, reopen
 from conchrec.service.preload import load_all
 from conchrec.service.process import keep_secrets
-from tests.cli.test_recordings_command import Shelf
+from tests.cli.test_recordings_command import RecordingsDirectory
 
 #: The proxy's own user: an account that is not the one of the tests.
 OTHER = 65534
@@ -53,15 +53,15 @@ def in_child(work: Callable[[], object]) -> object:
         os._exit(0)
     os.close(writing)
     with open(reading, encoding="utf-8") as pipe:
-        said = pipe.read()
+        output = pipe.read()
     os.waitpid(child, 0)
-    answer = json.loads(said)
+    answer = json.loads(output)
     assert not isinstance(answer, dict) or "failed" not in answer, answer
     return answer
 
 
 @dataclass
-class Place:
+class Installation:
     """A proxy's directories, of another user; what is root's is in ``mine``."""
 
     theirs: Path
@@ -100,7 +100,7 @@ def loaded() -> None:
 
 
 @pytest.fixture
-def place(loaded: None) -> Iterator[Place]:
+def installation(loaded: None) -> Iterator[Installation]:
     # pytest's own directories are for one user alone.
     root = Path(tempfile.mkdtemp(prefix="conchrec-owner-"))
     root.chmod(0o755)
@@ -116,52 +116,58 @@ def place(loaded: None) -> Iterator[Place]:
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHJmKgMrdi1SrKeLE4OaoCtdZ/oDwaR9U4cY/2i4w5xy joe\n"
     )
     try:
-        place = Place(theirs, mine, Shelf(theirs / "recordings").recorded(b"hello"))
-        place.hand_over()
-        yield place
+        installation = Installation(
+            theirs, mine, RecordingsDirectory(theirs / "recordings").recorded(b"hello")
+        )
+        installation.hand_over()
+        yield installation
     finally:
         shutil.rmtree(root)
 
 
 @needs_root
-def test_gives_created_files_to_owner(place: Place) -> None:
+def test_gives_created_files_to_owner(installation: Installation) -> None:
     for command in COMMANDS:
-        code, said, ids = place.run(command)
+        code, output, ids = installation.run(command)
         kept_way_back = any(word in command for word in ("--out", "--public-key", " -o "))
-        assert ids == ([0, OTHER, 0] if kept_way_back else [OTHER] * 3), (command, said)
+        assert ids == ([0, OTHER, 0] if kept_way_back else [OTHER] * 3), (command, output)
         if not command.startswith(("recordings verify", "recordings hold")):  # another key signed it
-            assert code == 0, (command, said)
-    assert {path.stat().st_uid for path in place.files()} == {OTHER}
-    assert {"locks.json", "user_ca", "audit.jsonl"} < {path.name for path in place.files()}
+            assert code == 0, (command, output)
+    assert {path.stat().st_uid for path in installation.files()} == {OTHER}
+    assert {"locks.json", "user_ca", "audit.jsonl"} < {path.name for path in installation.files()}
     asked_for = ("krl", "web1", "web1.pub", "web1-cert.pub", "joe-cert.pub", "exported")
-    assert {(place.mine / name).stat().st_uid for name in asked_for} == {0}, "these are whose who asked"
-    assert all(event["by"] == "root" for event in audited(place) if event["event"] == "lock.create")
+    assert {(installation.mine / name).stat().st_uid for name in asked_for} == {0}, (
+        "these are whose who asked"
+    )
+    assert all(event["by"] == "root" for event in audited(installation) if event["event"] == "lock.create")
 
 
-def audited(place: Place) -> list[dict[str, object]]:
-    lines = (place.theirs / "log" / "audit.jsonl").read_text().splitlines()
+def audited(installation: Installation) -> list[dict[str, object]]:
+    lines = (installation.theirs / "log" / "audit.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
 @needs_root
 @pytest.mark.parametrize("which", ["audit.jsonl", "every file", "files that are to come"])
-def test_follows_no_link_of_owner(place: Place, which: str) -> None:
+def test_follows_no_link_of_owner(installation: Installation, which: str) -> None:
     """Each leads to a file of root's, with what would be read there; or where none is yet."""
     for command in ("lock --user joe", "ca revoke --serial 8", "recordings rebuild-index"):
-        assert place.run(command)[0] == 0
-    roots = place.mine / "root's"
+        assert installation.run(command)[0] == 0
+    roots = installation.mine / "root's"
     roots.mkdir()
     if which == "files that are to come":
         links = [
             path.with_name(name)
-            for path in place.files()
+            for path in installation.files()
             for name in (f"{path.name}.new", f".{path.name}.new")
         ]
         links += [
-            path.with_name(f"{path.name}-{end}") for path in place.files() for end in ("wal", "journal")
+            path.with_name(f"{path.name}-{end}")
+            for path in installation.files()
+            for end in ("wal", "journal")
         ]
     else:
-        links = [path for path in place.files() if which in ("every file", path.name)]
+        links = [path for path in installation.files() if which in ("every file", path.name)]
     for number, link in enumerate(links):
         target = roots / f"{number} {link.name}"
         if link.exists():
@@ -169,10 +175,10 @@ def test_follows_no_link_of_owner(place: Place, which: str) -> None:
             target.chmod(0o600)
             link.unlink()
         link.symlink_to(target)
-    place.hand_over()
+    installation.hand_over()
     before = contents(roots)
     for command in COMMANDS:
-        place.run(command)
+        installation.run(command)
         assert contents(roots) == before, command
 
 
@@ -184,13 +190,13 @@ def contents(directory: Path) -> dict[str, tuple[bytes, int, int]]:
 
 
 @needs_root
-def test_initializes_directory_of_other_user(place: Place) -> None:
-    there = place.theirs / "new"
+def test_initializes_directory_of_other_user(installation: Installation) -> None:
+    there = installation.theirs / "new"
     there.mkdir()
-    precious = place.mine / "precious"
+    precious = installation.mine / "precious"
     precious.write_text("root's")
     (there / "known_hosts").symlink_to(precious)
-    place.hand_over()
+    installation.hand_over()
     in_child(lambda: main(["init", str(there)], io.StringIO(), io.StringIO()))
     assert precious.read_text() == "root's" and precious.stat().st_uid == 0
     (there / "known_hosts").unlink()
@@ -199,28 +205,28 @@ def test_initializes_directory_of_other_user(place: Place) -> None:
 
 
 @needs_root
-def test_keeps_root_rights_for_paths_on_command_line(place: Place) -> None:
-    copied = place.mine / "copy"
-    shutil.copytree(place.theirs / "recordings", copied)
-    place.run("lock --user joe")
-    _, said, ids = place.run(f"recordings verify {copied}")
-    assert "recordings (" in said and ids[:3] == [0, 0, 0], said
-    _, said, _ = place.run(f"recordings text {{sid}} --identity {place.mine}/joe.pub")
-    assert "is not a private key" in said, "it was read"
+def test_keeps_root_rights_for_paths_on_command_line(installation: Installation) -> None:
+    copied = installation.mine / "copy"
+    shutil.copytree(installation.theirs / "recordings", copied)
+    installation.run("lock --user joe")
+    _, output, ids = installation.run(f"recordings verify {copied}")
+    assert "recordings (" in output and ids[:3] == [0, 0, 0], output
+    _, output, _ = installation.run(f"recordings text {{sid}} --identity {installation.mine}/joe.pub")
+    assert "is not a private key" in output, "it was read"
 
 
 @needs_root
-def test_keeps_root_rights_in_own_directory(place: Place) -> None:
-    for path in (place.theirs, *place.theirs.rglob("*")):
+def test_keeps_root_rights_in_own_directory(installation: Installation) -> None:
+    for path in (installation.theirs, *installation.theirs.rglob("*")):
         os.lchown(path, 0, 0)
-    code, said, ids = place.run("lock --user joe")
-    assert (code, ids[:3]) == (0, [0, 0, 0]), said
+    code, output, ids = installation.run("lock --user joe")
+    assert (code, ids[:3]) == (0, [0, 0, 0]), output
 
 
 @needs_root
-def test_drops_root_rights_for_good(place: Place) -> None:
+def test_drops_root_rights_for_good(installation: Installation) -> None:
     def work() -> object:
-        owner = foreign_owner(place.theirs)
+        owner = foreign_owner(installation.theirs)
         assert owner is not None
         act_as(owner, for_good=True)
         with as_invoker():

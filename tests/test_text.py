@@ -138,7 +138,7 @@ def test_quotes_own_name_at_start_of_line() -> None:
 def test_marks_every_lost_byte(data: bytes) -> None:
     shown = text.decode_text(data)
     assert shown.count("\ufffd") == data.decode("utf-8", "ignore").count("\ufffd")
-    raw = re.sub(rb"\\x([89a-f][0-9a-f])", lambda one: bytes([int(one[1], 16)]), shown.encode())
+    raw = re.sub(rb"\\x([89a-f][0-9a-f])", lambda match: bytes([int(match[1], 16)]), shown.encode())
     if b"\\" not in data:
         assert raw == data
 
@@ -226,23 +226,23 @@ def makes_safe(node: ast.AST) -> bool:
 
 def uses(node: ast.AST, within: str = "") -> set[str]:
     """The functions below ``node`` that make a text safe by themselves; empty for the module's own level."""
-    found = {within} if makes_safe(node) else set()
+    functions = {within} if makes_safe(node) else set()
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         within = f"{within}.{node.name}".removeprefix(".")
     for child in ast.iter_child_nodes(node):
-        found |= uses(child, within)
-    return found
+        functions |= uses(child, within)
+    return functions
 
 
 def test_escapes_text_in_one_module_only() -> None:
-    found = {
+    functions = {
         (".".join(path.relative_to(PACKAGE).with_suffix("").parts), function)
         for path in PACKAGE.rglob("*.py")
         if path.name != "text.py"
         for function in uses(ast.parse(path.read_bytes()))
     }
-    assert found - ALLOWED.keys() == set(), "conchrec.text has a function for that"
-    assert ALLOWED.keys() - found == set(), "this is no longer used"
+    assert functions - ALLOWED.keys() == set(), "conchrec.text has a function for that"
+    assert ALLOWED.keys() - functions == set(), "this is no longer used"
 
 
 @pytest.mark.parametrize(

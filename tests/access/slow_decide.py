@@ -42,7 +42,7 @@ class Locked:
 
 @dataclass
 class World:
-    """Everything that is asked about at once."""
+    """All facts of one decision."""
 
     roles: list[Written]
     grants: dict[str, datetime | None]
@@ -70,7 +70,7 @@ def decide(world: World) -> Answer:
         if lock.until is None or world.now < lock.until:
             if lock.kind == "user" and lock.name == world.user:
                 return no
-            if lock.kind == "target" and matches_any_way(lock.name, world):
+            if lock.kind == "target" and matches_name_or_address(lock.name, world):
                 return no
             if lock.kind == "login" and login_matches(lock.name, world):
                 return no
@@ -86,7 +86,7 @@ def decide(world: World) -> Answer:
         held.append(role)
     for role in held:
         for pattern in role.deny_hosts:
-            if matches_any_way(pattern, world):
+            if matches_name_or_address(pattern, world):
                 return no
         for pattern in role.deny_logins:
             if login_matches(pattern, world):
@@ -100,8 +100,10 @@ def decide(world: World) -> Answer:
             allowing.append((role, addresses))
     if not allowing:
         return no
-    dialled = [one for one in world.addresses if any(one in addresses for _, addresses in allowing)]
-    opening = [role for role, addresses in allowing if all(one in addresses for one in dialled)]
+    dialled = [
+        address for address in world.addresses if any(address in addresses for _, addresses in allowing)
+    ]
+    opening = [role for role, addresses in allowing if all(address in addresses for address in dialled)]
     options = together([role for role, _ in allowing], opening)
     if options["require_mfa"] != "no" and not world.factor:
         return no
@@ -142,7 +144,7 @@ def together(limiting: list[Written], opening: list[Written]) -> dict[str, objec
 def is_here(role: Written, world: World) -> bool:
     if role.source is None:
         return True
-    return any(ipaddress.ip_address(world.source) in ipaddress.ip_network(one) for one in role.source)
+    return any(ipaddress.ip_address(world.source) in ipaddress.ip_network(network) for network in role.source)
 
 
 def is_now(role: Written, world: World) -> bool:
@@ -183,13 +185,17 @@ def by_address(pattern: str, address: str, world: World) -> bool:
     return ipaddress.ip_address(address) in ipaddress.ip_network(host)
 
 
-def matches_any_way(pattern: str, world: World) -> bool:
-    return by_name(pattern, world) or any(by_address(pattern, one, world) for one in world.addresses)
+def matches_name_or_address(pattern: str, world: World) -> bool:
+    return by_name(pattern, world) or any(by_address(pattern, address, world) for address in world.addresses)
 
 
 def reached(role: Written, world: World) -> list[str] | None:
     """The addresses that the role allows; None where it does not allow the host."""
     if any(by_name(pattern, world) for pattern in role.hosts):
         return list(world.addresses)
-    found = [one for one in world.addresses if any(by_address(pattern, one, world) for pattern in role.hosts)]
-    return found or None
+    covered = [
+        address
+        for address in world.addresses
+        if any(by_address(pattern, address, world) for pattern in role.hosts)
+    ]
+    return covered or None

@@ -28,9 +28,9 @@ LINE = line_of(BLOB, "joe@laptop")
 SK = string(b"sk-ssh-ed25519@openssh.com") + string(bytes(32)) + string(b"ssh:")
 
 
-def one(line: str) -> AuthorizedKey:
-    (found,) = parse_authorized_keys(line, "joe.keys")
-    return found
+def parse_line(line: str) -> AuthorizedKey:
+    (key,) = parse_authorized_keys(line, "joe.keys")
+    return key
 
 
 def problems(text: str) -> list[tuple[int | None, str]]:
@@ -49,18 +49,20 @@ def problem(line: str) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_parses_key_of_each_type(kind: str) -> None:
     blob = key(kind).public().blob()
-    assert one(line_of(blob, "a comment of words")) == AuthorizedKey(blob=blob, comment="a comment of words")
+    assert parse_line(line_of(blob, "a comment of words")) == AuthorizedKey(
+        blob=blob, comment="a comment of words"
+    )
 
 
 def test_parses_hardware_key() -> None:
-    assert one(line_of(SK)).blob == SK
+    assert parse_line(line_of(SK)).blob == SK
 
 
 def test_parses_file_with_comments_and_empty_lines() -> None:
     other = line_of(key(number=1).public().blob())
     text = f"\ufeff# joe\r\n\r\n{LINE}\r\n   \t\n\t{other}\n#{LINE}"
-    found = parse_authorized_keys(text, "joe.keys")
-    assert [(one.comment, one.line) for one in found] == [("joe@laptop", 3), ("", 5)]
+    keys = parse_authorized_keys(text, "joe.keys")
+    assert [(key.comment, key.line) for key in keys] == [("joe@laptop", 3), ("", 5)]
     assert parse_authorized_keys("", "joe.keys") == ()
 
 
@@ -71,11 +73,11 @@ def test_reports_every_problem_with_its_line() -> None:
 
 def test_splits_lines_at_newline_only() -> None:
     for sign in "\x0b\x0c\x1c\x85\u2028":
-        assert one(f"{LINE}{sign}{line_of(key(number=1).public().blob())}").blob == BLOB
+        assert parse_line(f"{LINE}{sign}{line_of(key(number=1).public().blob())}").blob == BLOB
 
 
 def test_makes_comment_safe_to_print() -> None:
-    assert one(f"{LINE}\x1b[2J" + "x" * 10000).comment.isprintable()
+    assert parse_line(f"{LINE}\x1b[2J" + "x" * 10000).comment.isprintable()
 
 
 # --- options
@@ -92,8 +94,8 @@ def test_makes_comment_safe_to_print() -> None:
     ],
 )
 def test_parses_sources_of_from_option(options: str, sources: tuple[str, ...]) -> None:
-    found = one(f"{options} {LINE}")
-    assert (found.sources, found.comment) == (sources, "joe@laptop")
+    key = parse_line(f"{options} {LINE}")
+    assert (key.sources, key.comment) == (sources, "joe@laptop")
 
 
 @pytest.mark.parametrize(
@@ -115,15 +117,15 @@ def test_rejects_source_that_is_not_an_address(value: str) -> None:
     ],
 )
 def test_parses_expiry_time(value: str, moment: datetime) -> None:
-    assert one(f'expiry-time="{value}" {LINE}').expires == moment
+    assert parse_line(f'expiry-time="{value}" {LINE}').expires == moment
 
 
 @pytest.mark.parametrize(("first", "second"), [("2030", "2031"), ("2031", "2030")])
 def test_keeps_earliest_of_several_expiry_times(first: str, second: str) -> None:
     options = f'expiry-time="{first}0101Z",from="10.0.0.1",expiry-time="{second}0101Z"'
-    found = one(f"{options} {LINE}")
-    assert found.expires == datetime(2030, 1, 1, tzinfo=timezone.utc)
-    assert found.sources == ("10.0.0.1",)
+    key = parse_line(f"{options} {LINE}")
+    assert key.expires == datetime(2030, 1, 1, tzinfo=timezone.utc)
+    assert key.sources == ("10.0.0.1",)
 
 
 @pytest.mark.parametrize(

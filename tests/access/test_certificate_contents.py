@@ -61,8 +61,8 @@ def granted(
     recorded: bool = True,
     pinned: bool = False,
 ) -> Grant:
-    named = {f"role{number}": one for number, one in enumerate(roles)}
-    policy = Policy(roles={name: replace(one, name=name) for name, one in named.items()})
+    named = {f"role{number}": role for number, role in enumerate(roles)}
+    policy = Policy(roles={name: replace(role, name=name) for name, role in named.items()})
     identity = Identity(user=user, method="publickey", roles=tuple(named), expires=expires, pinned=pinned)
     return grant(policy, identity, source=source, now=NOW, recorded=recorded, ttl=ttl)
 
@@ -205,9 +205,9 @@ def test_allows_address_only_if_every_role_does(
     sources: list[list[str]], probe: ipaddress.IPv4Address
 ) -> None:
     roles = [role(source=(HERE, *source)) for source in sources]
-    found = [ipaddress.ip_network(network) for network in addresses(granted(*roles))]
-    every = all(one.source and any(probe in network for network in one.source) for one in roles)
-    assert any(probe in network for network in found) == every
+    networks = [ipaddress.ip_network(network) for network in addresses(granted(*roles))]
+    every = all(role.source and any(probe in network for network in role.source) for role in roles)
+    assert any(probe in network for network in networks) == every
 
 
 # --- until
@@ -294,21 +294,21 @@ def test_never_allows_more_than_each_role(some: list[Role], ttl: timedelta | Non
     try:
         it = granted(*some, ttl=ttl, recorded=recorded)
     except AccessDenied:
-        assert all(one.source == (parse_network("10.0.0.0/8"),) for one in some)
+        assert all(role.source == (parse_network("10.0.0.0/8"),) for role in some)
         return
-    denied = {pattern for one in some for pattern in one.deny_logins}
+    denied = {pattern for role in some for pattern in role.deny_logins}
     assert bool(it.logins) == (PROXY_ONLY not in it.critical_options)
     assert it.principals and not denied & set(it.logins)
     for login in it.logins:
         behind = [
-            one
-            for one in some
-            if (one.direct or not recorded)
-            and login in [pattern.replace("{user}", "joe") for pattern in one.logins]
-            and one.source != (parse_network("10.0.0.0/8"),)
+            role
+            for role in some
+            if (role.direct or not recorded)
+            and login in [pattern.replace("{user}", "joe") for pattern in role.logins]
+            and role.source != (parse_network("10.0.0.0/8"),)
         ]
         assert behind
-        for one in behind:
-            assert it.until - NOW <= (one.options.max_session_ttl or 12 * HOUR)
-            assert one.options.opens("local_forwarding") or "permit-port-forwarding" not in it.extensions
-            assert one.source is None or "source-address" in it.critical_options
+        for role in behind:
+            assert it.until - NOW <= (role.options.max_session_ttl or 12 * HOUR)
+            assert role.options.opens("local_forwarding") or "permit-port-forwarding" not in it.extensions
+            assert role.source is None or "source-address" in it.critical_options

@@ -12,7 +12,7 @@ from conchrec.access.certificate_permits import SELF_SERVICE, SWITCHES_OF, withh
 from conchrec.access.options import SWITCHES, RoleOptions, SessionOptions
 from conchrec.access.policy import shut_by
 from conchrec.ssh.certificate_extensions import PERMITS, permits
-from tests.access.test_policy import allowed, asked, joe, role
+from tests.access.test_policy import allowed, decision_of, joe, role
 
 SOME = st.frozensets(st.sampled_from(sorted(SWITCHES_OF)))
 ROLE_OPTIONS = st.builds(
@@ -38,8 +38,8 @@ def test_closes_only_withheld_options(
     some: RoleOptions, others: RoleOptions, without: frozenset[str]
 ) -> None:
     policy, identity = joe(role("a", options=some), role("b", options=others))
-    with_all = allowed(asked((policy, identity)))
-    answer = allowed(asked((policy, replace(identity, withheld=without))))
+    with_all = allowed(decision_of((policy, identity)))
+    answer = allowed(decision_of((policy, replace(identity, withheld=without))))
     shut = {switch for permit in without for switch in SWITCHES_OF[permit]}
     for option in fields(SessionOptions):
         expected = False if option.name in shut else getattr(with_all.options, option.name)
@@ -51,7 +51,7 @@ def test_closes_only_withheld_options(
 def test_names_certificate_in_audit_rule(permit: str) -> None:
     everything = RoleOptions(switches=dict.fromkeys(SWITCHES, True))
     policy, identity = joe(role(options=everything))
-    answer = allowed(asked((policy, replace(identity, withheld=frozenset({permit})))))
+    answer = allowed(decision_of((policy, replace(identity, withheld=frozenset({permit})))))
     for switch in SWITCHES_OF[permit]:
         shut = shut_by(answer.roles, switch)
         assert (shut.rule, shut.why) == (f"certificate: no {permit}", f"your certificate has no {permit}")
@@ -60,5 +60,5 @@ def test_names_certificate_in_audit_rule(permit: str) -> None:
 def test_names_role_that_says_no_before_certificate() -> None:
     """A new certificate would not help."""
     policy, identity = joe(role(options=RoleOptions(switches={"pty": False})))
-    answer = allowed(asked((policy, replace(identity, withheld=frozenset({"permit-pty"})))))
+    answer = allowed(decision_of((policy, replace(identity, withheld=frozenset({"permit-pty"})))))
     assert shut_by(answer.roles, "pty").rule == "role ops: pty"

@@ -305,8 +305,8 @@ def test_enforces_key_options_in_inner_login() -> None:
 @given(st.binary(max_size=200), st.binary(max_size=40), st.text(max_size=10))
 def test_rejects_malformed_blobs(blob: bytes, algorithm: bytes, user: str) -> None:
     who = credentials()
-    for one in (blob, string(algorithm) + blob, string(ED_CERT) + blob, JOE + blob[:1]):
-        if one != JOE:
-            refused(who, user, algorithm, one)
-            refused(who, "joe", ED, one)
-            refused(who, "joe", ED_CERT, one)
+    for malformed in (blob, string(algorithm) + blob, string(ED_CERT) + blob, JOE + blob[:1]):
+        if malformed != JOE:
+            refused(who, user, algorithm, malformed)
+            refused(who, "joe", ED, malformed)
+            refused(who, "joe", ED_CERT, malformed)

@@ -38,14 +38,14 @@ def answer(
     it: Config, host: str, port: int = 22, *resolved: str, locks: tuple[Lock, ...] = ()
 ) -> Decision | None:
     """As the proxy does it, from what the user types on; None where that is no host and port."""
-    asked = named_target(host, str(port))
-    if asked is None:
+    target = named_target(host, str(port))
+    if target is None:
         return None
-    target = located(asked, it.targets)
+    target = located(target, it.targets)
     addresses = given_address(target, it.targets) or resolved
     policy = Policy(roles=it.roles, locks=locks)
     identity = Identity(user="joe", method="publickey", roles=("ops",))
-    ports = other_ports(asked, target, it.targets)
+    ports = other_ports(target, target, it.targets)
     return decide(policy, identity, target, addresses, "root", "198.51.100.1", NOW, other_ports=ports)
 
 

@@ -14,7 +14,7 @@ from conchrec.access.lock_file import check_name
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.login_names import allows, check_allowed_pattern, covers, denies
 from conchrec.access.policy import Allow, Deny
-from tests.access.test_policy import asked, joe, role
+from tests.access.test_policy import decision_of, joe, role
 
 PLAIN = (
     "root", "Oracle", "app-1", "_apt", "0", "1000", "a.b", "name.", "host$", "x" * 256, "a--b", "systemd-x",
@@ -39,17 +39,17 @@ def test_allows_plain_account_name_by_wildcard(login: str) -> None:
 @pytest.mark.parametrize("pattern", ["*", "**", "?*", "*?", "*o*", "{user}*"])
 def test_allows_no_other_name_by_wildcard(pattern: str, login: str) -> None:
     assert not allows(pattern, login, "joe")
-    assert isinstance(asked(joe(role(logins=(pattern,))), login=login), Deny)
+    assert isinstance(decision_of(joe(role(logins=(pattern,))), login=login), Deny)
 
 
 @pytest.mark.parametrize("login", NEVER)
 def test_allows_no_name_that_sshd_splits(login: str) -> None:
-    assert isinstance(asked(joe(role(logins=(login, "*"))), login=login), Deny)
+    assert isinstance(decision_of(joe(role(logins=(login, "*"))), login=login), Deny)
 
 
 @pytest.mark.parametrize("login", [name for name in NOT_BY_WILDCARD if not set("*?[") & set(name)])
 def test_allows_exactly_literal_name(login: str) -> None:
-    assert isinstance(asked(joe(role(logins=(login,))), login=login), Allow)
+    assert isinstance(decision_of(joe(role(logins=(login,))), login=login), Allow)
     assert not allows(login, login.swapcase(), "joe") or login == login.swapcase()
 
 
@@ -148,11 +148,11 @@ def test_denies_and_locks_every_spelling(account: str, spellings: list[str]) -> 
     for spelling in spellings:
         login = SPELLINGS[spelling](login)
     policy, identity = joe(role(logins=("*", "*@*", "*\\*", "*\\*@*", login), deny_logins=(account,)))
-    assert isinstance(asked((policy, identity), login=login), Deny), spellings
+    assert isinstance(decision_of((policy, identity), login=login), Deny), spellings
     lock = Lock(kind=LockKind.LOGIN, name=check_name(LockKind.LOGIN, account))
     without = joe(role(logins=("*", "*@*", login)))[0]
     locked = type(policy)(roles=without.roles, locks=(lock,))
-    assert isinstance(asked((locked, identity), login=login), Deny), spellings
+    assert isinstance(decision_of((locked, identity), login=login), Deny), spellings
 
 
 @given(ACCOUNTS, ACCOUNTS)

@@ -41,8 +41,8 @@ def test_combines_role_without_options_to_defaults() -> None:
 
 
 def test_prefers_option_over_shorthand() -> None:
-    said = switches(port_forwarding=True, remote_forwarding=False, file_copy=False, scp=True)
-    assert dict(said) == {
+    resolved = switches(port_forwarding=True, remote_forwarding=False, file_copy=False, scp=True)
+    assert dict(resolved) == {
         "local_forwarding": True, "remote_forwarding": False, "streamlocal_forwarding": True,
         "sftp": False, "scp": True,
     }  # fmt: skip
@@ -68,8 +68,8 @@ def test_unites_commands_and_closes_shell() -> None:
         RoleOptions(commands=commands("date", "uptime")),
         RoleOptions(),
     )
-    one = together(some)
-    assert (one.shell, one.subsystem, one.sftp, one.exec) == (False, False, False, True)
+    options = together(some)
+    assert (options.shell, options.subsystem, options.sftp, options.exec) == (False, False, False, True)
     assert together(some, others).commands == commands("uptime", "date")
     assert together(some, every).commands is None and together(some, every).shell
     assert not together(some, RoleOptions(switches=switches(shell=False))).shell
@@ -82,9 +82,9 @@ def test_unites_commands_and_closes_shell() -> None:
 def test_keeps_strictest_limit() -> None:
     some = RoleOptions(require_mfa=Mfa.LOGIN, approval=frozenset({"lead"}), record=Record.BEST_EFFORT)
     others = RoleOptions(require_mfa=Mfa.SESSION, approval=frozenset({"lead", "boss"}))
-    found = together(some, others, some)
-    assert (found.require_mfa, found.record) == (Mfa.SESSION, Record.STRICT)
-    assert found.approval == (frozenset({"lead"}), frozenset({"lead", "boss"}))
+    options = together(some, others, some)
+    assert (options.require_mfa, options.record) == (Mfa.SESSION, Record.STRICT)
+    assert options.approval == (frozenset({"lead"}), frozenset({"lead", "boss"}))
     assert together(some).record is Record.BEST_EFFORT
 
 

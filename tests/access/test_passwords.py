@@ -39,7 +39,7 @@ COUNTED = ["755224", "287082", "359152", "969429", "338314", "254676", "287922",
 
 
 def cheap(password: str, cost: int = 4) -> bytes:
-    """A hash that takes no time; the configuration would not have it."""
+    """A hash with a low cost, which the configuration rejects."""
     return new_hash(password, cost).encode()
 
 
@@ -63,8 +63,8 @@ def test_accepts_code_with_one_step_of_drift() -> None:
 
 
 def test_rejects_code_after_same_or_later_one() -> None:
-    for after, found in ((3, 5), (4, 5), (5, None), (6, None)):
-        assert step_of(RFC_SECRET, COUNTED[5], 165, after) == found
+    for after, expected in ((3, 5), (4, 5), (5, None), (6, None)):
+        assert step_of(RFC_SECRET, COUNTED[5], 165, after) == expected
 
 
 @pytest.mark.parametrize("typed", ["254 676", " 254676\r\n", "254\t676"])
@@ -231,11 +231,11 @@ def test_hides_existing_users_in_questions() -> None:
     mixed = Passwords({"joe": hashed, "ann": hashed}, {"joe": RFC_SECRET}, SALT)
     assert mixed.asks_code("joe") and not mixed.asks_code("ann")
     strangers = [f"stranger{number}" for number in range(200)]
-    asked = [mixed.asks_code(name) for name in strangers]
-    assert 60 < sum(asked) < 140
-    assert asked == [mixed.asks_code(name) for name in strangers]
+    questions = [mixed.asks_code(name) for name in strangers]
+    assert 60 < sum(questions) < 140
+    assert questions == [mixed.asks_code(name) for name in strangers]
     other = Passwords({"joe": hashed, "ann": hashed}, {"joe": RFC_SECRET}, b"another salt")
-    assert asked != [other.asks_code(name) for name in strangers]
+    assert questions != [other.asks_code(name) for name in strangers]
 
 
 def test_asks_unknown_names_like_uniform_users() -> None:

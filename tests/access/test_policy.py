@@ -68,7 +68,7 @@ def joe(*roles: Role, expires: datetime | None = None) -> tuple[Policy, Identity
     return policy, Identity(user="joe", method="publickey", roles=names, expires=expires)
 
 
-def asked(
+def decision_of(
     who: tuple[Policy, Identity],
     host: str = "web1.example.com",
     *addresses: str,
@@ -121,8 +121,8 @@ def allowed(decision: Decision) -> Allow:
 def test_allows_host_by_name_or_address(
     pattern: str, host: str, addresses: tuple[str, ...], port: int
 ) -> None:
-    allowed(asked(joe(role(on=(pattern,))), host, *addresses, port=port))
-    denied = asked(joe(role(on=("*",), deny=(pattern,))), host, *addresses, port=port)
+    allowed(decision_of(joe(role(on=(pattern,))), host, *addresses, port=port))
+    denied = decision_of(joe(role(on=("*",), deny=(pattern,))), host, *addresses, port=port)
     assert "(role ops denies it)" in reason(denied)
 
 
@@ -145,7 +145,7 @@ def test_denies_host_without_matching_pattern(
     pattern: str, host: str, addresses: tuple[str, ...], port: int
 ) -> None:
     assert "(no role of joe allows it)" in reason(
-        asked(joe(role(on=(pattern,))), host, *addresses, port=port)
+        decision_of(joe(role(on=(pattern,))), host, *addresses, port=port)
     )
 
 
@@ -160,15 +160,15 @@ def test_denies_host_without_matching_pattern(
     ],
 )  # fmt: skip
 def test_denies_spellings_that_resolvers_fold(host: str) -> None:
-    decision = asked(joe(role(on=("*",))), host, "127.0.0.1")
+    decision = decision_of(joe(role(on=("*",))), host, "127.0.0.1")
     assert reason(decision).isprintable()
 
 
 def test_denies_host_by_resolved_address() -> None:
     everywhere = joe(role(on=("*",), deny=("127.0.0.0/8", "::1")))
     for address in ("127.0.0.1", "::ffff:127.0.0.1", "::1"):
-        assert "denies" in reason(asked(everywhere, "rebound.example.com", "198.51.100.1", address))
-    allowed(asked(everywhere, "rebound.example.com", "198.51.100.1"))
+        assert "denies" in reason(decision_of(everywhere, "rebound.example.com", "198.51.100.1", address))
+    allowed(decision_of(everywhere, "rebound.example.com", "198.51.100.1"))
 
 
 @pytest.mark.parametrize(
@@ -179,31 +179,31 @@ def test_denies_host_by_resolved_address() -> None:
 )  # fmt: skip
 def test_denies_embedded_address_of_gateway(address: str) -> None:
     everywhere = joe(role(on=("*",), deny=("10.0.0.0/8",)))
-    assert "denies" in reason(asked(everywhere, address))
-    assert "denies" in reason(asked(everywhere, "web1", address))
+    assert "denies" in reason(decision_of(everywhere, address))
+    assert "denies" in reason(decision_of(everywhere, "web1", address))
     for other in ("64:ff9b::11.1.2.3", "64:ff9b:1::11.1.2.3", "::1", "2001:db8::a01:203"):
-        allowed(asked(everywhere, other))
+        allowed(decision_of(everywhere, other))
 
 
 def test_never_dials_unspecified_address() -> None:
     everywhere = joe(role(on=("*",), deny=("127.0.0.0/8", "::1")))
-    assert allowed(asked(everywhere, "web1", "0.0.0.0", "10.0.0.1", "::")).addresses == ("10.0.0.1",)
-    assert "not the address of a host" in reason(asked(everywhere, "web1", "0.0.0.0", "::"))
+    assert allowed(decision_of(everywhere, "web1", "0.0.0.0", "10.0.0.1", "::")).addresses == ("10.0.0.1",)
+    assert "not the address of a host" in reason(decision_of(everywhere, "web1", "0.0.0.0", "::"))
 
 
 def test_limits_dialling_to_allowed_addresses() -> None:
     who = joe(role(on=("10.0.0.0/8",)))
-    decision = allowed(asked(who, "web1", "198.51.100.1", "10.0.0.9", "fd00::1", "10.0.0.3"))
+    decision = allowed(decision_of(who, "web1", "198.51.100.1", "10.0.0.9", "fd00::1", "10.0.0.3"))
     assert decision.addresses == ("10.0.0.9", "10.0.0.3")
 
 
 def test_allows_every_address_of_allowed_name() -> None:
     addresses = ("198.51.100.1", "10.0.0.9", "fd00::1")
-    assert allowed(asked(joe(role()), "web1.example.com", *addresses)).addresses == addresses
+    assert allowed(decision_of(joe(role()), "web1.example.com", *addresses)).addresses == addresses
 
 
 def test_dials_requested_address() -> None:
-    assert allowed(asked(joe(role(on=("10.0.0.0/8",))), "10.0.0.9")).addresses == ("10.0.0.9",)
+    assert allowed(decision_of(joe(role(on=("10.0.0.0/8",))), "10.0.0.9")).addresses == ("10.0.0.9",)
 
 
 # -- logins
@@ -214,8 +214,8 @@ def test_dials_requested_address() -> None:
     [("root", "root"), ("{user}", "joe"), ("adm-{user}", "adm-joe"), ("*", "anyone"), ("app-?", "app-1")],
 )
 def test_allows_login_of_role(pattern: str, login: str) -> None:
-    allowed(asked(joe(role(logins=(pattern,))), login=login))
-    assert "denies it" in reason(asked(joe(role(logins=("*",), deny_logins=(pattern,))), login=login))
+    allowed(decision_of(joe(role(logins=(pattern,))), login=login))
+    assert "denies it" in reason(decision_of(joe(role(logins=("*",), deny_logins=(pattern,))), login=login))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_allows_login_of_role(pattern: str, login: str) -> None:
      ("*", "a\nb"), ("*", "\x1b[2J"), ("*", "x" * 257)],
 )  # fmt: skip
 def test_denies_other_login(pattern: str, login: str) -> None:
-    assert reason(asked(joe(role(logins=(pattern,))), login=login)).isprintable()
+    assert reason(decision_of(joe(role(logins=(pattern,))), login=login)).isprintable()
 
 
 def test_treats_user_name_as_literal() -> None:
@@ -241,29 +241,33 @@ def test_treats_user_name_as_literal() -> None:
 def test_formats_reasons() -> None:
     ops = role(on=("web1", "vault"), logins=("ubuntu", "{user}"), deny=("vault.example.com",))
     assert (
-        reason(asked(joe(ops), "web1")) == "joe may not log in as root on web1 (role ops allows: ubuntu, joe)"
+        reason(decision_of(joe(ops), "web1"))
+        == "joe may not log in as root on web1 (role ops allows: ubuntu, joe)"
     )
     assert (
-        reason(asked(joe(ops), "vault.example.com"))
+        reason(decision_of(joe(ops), "vault.example.com"))
         == "joe may not reach vault.example.com (role ops denies it)"
     )
-    assert reason(asked(joe(ops), "web9", port=24)) == "joe may not reach web9:24 (no role of joe allows it)"
-    assert reason(asked(joe(), "web1")) == "joe may not reach web1 (joe has no role)"
-    assert reason(asked(joe(role(on=("web1",), logins=())), "web1")) == (
+    assert (
+        reason(decision_of(joe(ops), "web9", port=24))
+        == "joe may not reach web9:24 (no role of joe allows it)"
+    )
+    assert reason(decision_of(joe(), "web1")) == "joe may not reach web1 (joe has no role)"
+    assert reason(decision_of(joe(role(on=("web1",), logins=())), "web1")) == (
         "joe may not log in as root on web1 (role ops allows no login)"
     )
-    assert allowed(asked(joe(ops), "web1", login="joe")).rule == "role ops allows joe"
+    assert allowed(decision_of(joe(ops), "web1", login="joe")).rule == "role ops allows joe"
 
 
 def test_names_only_requested_host_in_reason() -> None:
     ops = role(on=("secret1", "10.9.9.9"), deny=("secret2",))
     for host in ("web1", "10.1.1.1"):
-        assert "secret" not in reason(asked(joe(ops), host))
+        assert "secret" not in reason(decision_of(joe(ops), host))
 
 
 def test_escapes_foreign_text_in_reason() -> None:
-    assert "\\x1b[2J" in reason(asked(joe(role()), login="\x1b[2J"))
-    assert len(reason(asked(joe(role()), login="x" * 100_000))) < 1000
+    assert "\\x1b[2J" in reason(decision_of(joe(role()), login="\x1b[2J"))
+    assert len(reason(decision_of(joe(role()), login="x" * 100_000))) < 1000
 
 
 # -- roles together
@@ -271,16 +275,16 @@ def test_escapes_foreign_text_in_reason() -> None:
 
 def test_prefers_deny_of_any_role() -> None:
     ops, guest = role(on=("*",)), role("guest", on=(), logins=(), deny=("vault",), source=("203.0.113.0/24",))
-    assert "role guest denies it" in reason(asked(joe(ops, guest), "vault"))
+    assert "role guest denies it" in reason(decision_of(joe(ops, guest), "vault"))
     assert "role guest denies it" in reason(
-        asked(joe(ops, replace(guest, deny_hosts=(), deny_logins=("root",))), "vault")
+        decision_of(joe(ops, replace(guest, deny_hosts=(), deny_logins=("root",))), "vault")
     )
 
 
 def test_ignores_removed_role() -> None:
     policy, identity = joe(role())
-    assert "joe has no role" in reason(asked((Policy(), identity)))
-    assert "joe has no role" in reason(asked((policy, replace(identity, roles=("admin",)))))
+    assert "joe has no role" in reason(decision_of((Policy(), identity)))
+    assert "joe has no role" in reason(decision_of((policy, replace(identity, roles=("admin",)))))
 
 
 def test_combines_options_of_roles() -> None:
@@ -292,7 +296,7 @@ def test_combines_options_of_roles() -> None:
         client_idle_timeout=timedelta(minutes=5), max_sessions=None,
         switches=switches(file_copy=False, port_forwarding=False, local_forwarding=True),
     )  # fmt: skip
-    decision = asked(joe(role(options=a), role("dev", options=b)))
+    decision = decision_of(joe(role(options=a), role("dev", options=b)))
     assert allowed(decision).options == SessionOptions(
         max_session_ttl=timedelta(hours=1),
         client_idle_timeout=timedelta(minutes=5),
@@ -309,16 +313,16 @@ def test_combines_options_of_roles() -> None:
 def test_ignores_options_of_role_for_other_login() -> None:
     wide = RoleOptions(switches=switches(forward_agent=True), max_sessions=1)
     for other in (role("dev", on=("web2",), options=wide), role("dev", logins=("joe",), options=wide)):
-        assert allowed(asked(joe(role(), other))).options == SessionOptions()
+        assert allowed(decision_of(joe(role(), other))).options == SessionOptions()
 
 
 def test_ignores_yes_of_role_for_some_addresses() -> None:
     some = role("some", on=("10.0.0.0/8",), options=RoleOptions(switches=switches(forward_agent=True)))
     others = role("others", on=("198.51.100.0/24",))
-    decision = allowed(asked(joe(some, others), "web1", "10.0.0.1", "198.51.100.1"))
+    decision = allowed(decision_of(joe(some, others), "web1", "10.0.0.1", "198.51.100.1"))
     assert decision.addresses == ("10.0.0.1", "198.51.100.1")
     assert not decision.options.forward_agent
-    assert allowed(asked(joe(some, others), "web1", "10.0.0.1")).options.forward_agent
+    assert allowed(decision_of(joe(some, others), "web1", "10.0.0.1")).options.forward_agent
 
 
 # -- recordings
@@ -353,14 +357,14 @@ def test_shows_recordings_of_widest_role() -> None:
 )
 def test_enforces_source_of_role(source: tuple[str, ...] | None, address: str, expected: bool) -> None:
     who = joe(role(source=source))
-    assert isinstance(asked(who, source=address), Allow) is expected
+    assert isinstance(decision_of(who, source=address), Allow) is expected
     assert isinstance(may_reach(*who, Target(host="a.example.com"), (), address, NOW), Allow) is expected
     assert reachable(*who, address, NOW)[0].from_here is expected
 
 
 def test_denies_expired_identity() -> None:
-    assert "has expired" in reason(asked(joe(role(), expires=NOW)))
-    allowed(asked(joe(role(), expires=NOW + timedelta(seconds=1))))
+    assert "has expired" in reason(decision_of(joe(role(), expires=NOW)))
+    allowed(decision_of(joe(role(), expires=NOW + timedelta(seconds=1))))
 
 
 # -- nobody
@@ -368,7 +372,7 @@ def test_denies_expired_identity() -> None:
 
 @pytest.mark.parametrize("empty", [role(on=()), role(logins=()), role(source=())])
 def test_denies_everything_without_entries(empty: Role) -> None:
-    assert isinstance(asked(joe(empty)), Deny)
+    assert isinstance(decision_of(joe(empty)), Deny)
     assert isinstance(may_reach(*joe(empty), Target(host="web1.example.com"), (), HERE, NOW), Deny)
 
 
@@ -389,7 +393,7 @@ def test_lists_reachable_hosts_of_user() -> None:
 def test_denies_login_with_style() -> None:
     """sshd takes ``root:x`` for root."""
     for login in ("root:x", "root:", ":root"):
-        denied = asked(joe(role(logins=("*",), deny_logins=("root",))), login=login)
+        denied = decision_of(joe(role(logins=("*",), deny_logins=("root",))), login=login)
         assert "invalid login" in reason(denied)
 
 
@@ -431,8 +435,8 @@ def test_selects_first_matching_rule_of_target() -> None:
     )
 
     def name(host: str, *addresses: str, port: int = 22) -> str | None:
-        found = rule_for(rules, Target(host=host, port=port), addresses)
-        return None if found is None else found.name
+        rule = rule_for(rules, Target(host=host, port=port), addresses)
+        return None if rule is None else rule.name
 
     assert name("db1", "10.0.0.1") == "db"
     assert name("web1", "10.0.0.1", "10.0.0.2") == "net"
@@ -523,15 +527,15 @@ def test_allows_only_what_one_role_allows(
     if isinstance(decision, Deny):
         assert decision.reason.isprintable()
         return
-    yes = [one for one in alone if isinstance(one, Allow)]
+    yes = [allow for allow in alone if isinstance(allow, Allow)]
     assert yes
-    assert set(decision.addresses) == {address for one in yes for address in one.addresses}
+    assert set(decision.addresses) == {address for allow in yes for address in allow.addresses}
     assert isinstance(may_reach(*joe(*some), target, addresses, source, NOW), Allow)
     if decision.options.forward_agent:
-        assert any(one.options.forward_agent and one.addresses == decision.addresses for one in yes)
-    limits = [one.options.max_sessions for one in yes if one.options.max_sessions is not None]
+        assert any(allow.options.forward_agent and allow.addresses == decision.addresses for allow in yes)
+    limits = [allow.options.max_sessions for allow in yes if allow.options.max_sessions is not None]
     assert decision.options.max_sessions == min(limits, default=None)
-    if any(one.options.record is Record.STRICT for one in yes):
+    if any(allow.options.record is Record.STRICT for allow in yes):
         assert decision.options.record is Record.STRICT
 
 
@@ -549,8 +553,8 @@ def test_dials_only_addresses_that_are_allowed_alone(
 def test_decides_about_any_text(address: ipaddress.IPv4Address | ipaddress.IPv6Address, text: str) -> None:
     who = joe(role(on=("*",), logins=("*",)))
     for decision in (
-        asked(who, text, str(address), login=text),
-        asked(who, str(address), login=text, source=text),
+        decision_of(who, text, str(address), login=text),
+        decision_of(who, str(address), login=text, source=text),
     ):
         if isinstance(decision, Deny):
             assert decision.reason.isprintable()
@@ -562,9 +566,9 @@ def test_decides_about_any_text(address: ipaddress.IPv4Address | ipaddress.IPv6A
 def test_applies_role_in_its_times_and_denies_always() -> None:
     now = replace(role(), times=(Window.parse("mon 11:00-13:00"),))
     then = replace(role("then", deny=("web2.example.com",)), times=(Window.parse("tue"),))
-    assert allowed(asked(joe(now))).until == NOW + timedelta(hours=1)
-    assert "role then cannot be used at this time" in reason(asked(joe(then)))
-    assert "role then denies it" in reason(asked(joe(now, then), "web2.example.com"))
+    assert allowed(decision_of(joe(now))).until == NOW + timedelta(hours=1)
+    assert "role then cannot be used at this time" in reason(decision_of(joe(then)))
+    assert "role then denies it" in reason(decision_of(joe(now, then), "web2.example.com"))
     assert not reachable(*joe(then), HERE, NOW)[0].at_this_time
     assert sees(*joe(then), HERE, NOW) is Sees.NONE
 
@@ -573,14 +577,16 @@ def test_ends_grants_and_roles() -> None:
     policy, identity = joe(role())
     soon, before = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
     ending = replace(policy, ends={("joe", "ops"): soon})
-    assert allowed(asked((ending, identity))).until == soon
-    over = asked((replace(policy, ends={("joe", "ops"): before}), identity))
+    assert allowed(decision_of((ending, identity))).until == soon
+    over = decision_of((replace(policy, ends={("joe", "ops"): before}), identity))
     assert f"(role ops of joe ended at {before:%Y-%m-%d %H:%M:%S} UTC)" in reason(over)
     assert isinstance(over, Deny)
     assert over.line == 0, "it is not the role that ended"
-    assert "joe has no role" in reason(asked((replace(policy, ends={("joe", "ops"): before}), identity), "x"))
-    assert allowed(asked((replace(policy, ends={("ann", "ops"): before}), identity))).until is None
-    ended = asked(joe(replace(role(), expires=before, lines={"": 3, "options.expires": 7})))
+    assert "joe has no role" in reason(
+        decision_of((replace(policy, ends={("joe", "ops"): before}), identity), "x")
+    )
+    assert allowed(decision_of((replace(policy, ends={("ann", "ops"): before}), identity))).until is None
+    ended = decision_of(joe(replace(role(), expires=before, lines={"": 3, "options.expires": 7})))
     assert "role ops of joe ended at" in reason(ended)
     assert isinstance(ended, Deny)
     assert ended.line == 7
@@ -604,38 +610,40 @@ def test_ends_grants_and_roles() -> None:
 def test_prefers_lock_over_roles(kind: LockKind, name: str, holds: bool) -> None:
     policy, identity = joe(role())
     lock = Lock(kind=kind, name=name, until=NOW + timedelta(hours=1), reason="stolen\x1b laptop")
-    decision = asked((replace(policy, locks=(lock,)), identity), "web1.example.com", "10.0.0.1", "192.0.2.1")
+    decision = decision_of(
+        (replace(policy, locks=(lock,)), identity), "web1.example.com", "10.0.0.1", "192.0.2.1"
+    )
     assert isinstance(decision, Deny) is holds
     if isinstance(decision, Deny):
         assert decision.rule == "lock"
         assert "locked until 2026-11-23 13:00:00 UTC: stolen\\x1b laptop" in decision.reason
     over = replace(lock, until=NOW)
-    assert isinstance(asked((replace(policy, locks=(over,)), identity)), Allow)
+    assert isinstance(decision_of((replace(policy, locks=(over,)), identity)), Allow)
 
 
 def test_requires_second_factor_of_allowing_role() -> None:
     careful = role("careful", options=RoleOptions(require_mfa=Mfa.LOGIN))
     policy, identity = joe(role(), careful)
-    assert "role careful requires a second factor" in reason(asked((policy, identity)))
-    assert isinstance(asked((policy, replace(identity, second_factor="totp"))), Allow)
+    assert "role careful requires a second factor" in reason(decision_of((policy, identity)))
+    assert isinstance(decision_of((policy, replace(identity, second_factor="totp"))), Allow)
     elsewhere = replace(careful, hosts=hosts("db1"))
-    assert isinstance(asked(joe(role(), elsewhere)), Allow)
+    assert isinstance(decision_of(joe(role(), elsewhere)), Allow)
 
 
 def test_reports_line_of_rule() -> None:
     here = tuple(replace(pattern, line=41) for pattern in hosts("*.example.com"))
     lines = {"": 7, "logins": 9}
-    decision = asked(joe(replace(role(), hosts=here, lines=lines)))
+    decision = decision_of(joe(replace(role(), hosts=here, lines=lines)))
     assert (allowed(decision).line, cited(decision)) == (41, "role ops allows root (line 41)")
-    decision = asked(joe(replace(role(), hosts=here, lines=lines)), login="ann")
+    decision = decision_of(joe(replace(role(), hosts=here, lines=lines)), login="ann")
     assert cited(decision) == "role ops allows: root (line 9)"
     denying = replace(role(deny=("web1*",)), lines=lines)
-    assert cited(asked(joe(denying))) == "role ops denies it"
+    assert cited(decision_of(joe(denying))) == "role ops denies it"
 
 
 def test_returns_no_active_roles_of_locked_user() -> None:
     policy, identity = joe(role())
-    assert [one.name for one in active(policy, identity, HERE, NOW)] == ["ops"]
+    assert [allow.name for allow in active(policy, identity, HERE, NOW)] == ["ops"]
     lock = Lock(kind=LockKind.USER, name="joe", until=NOW + timedelta(hours=1))
     locked = replace(policy, locks=(lock,))
     assert active(locked, identity, HERE, NOW) == ()

@@ -1,4 +1,4 @@
-"""10,000 policies by chance, each asked of ``decide`` and its slow twin; and what must never allow more."""
+"""10,000 random policies: ``decide`` and a slow model agree, and a restriction never allows more."""
 
 from __future__ import annotations
 
@@ -76,37 +76,37 @@ def world(rng: random.Random) -> World:
 
 def policy(made: World) -> Policy:
     return Policy(
-        roles={one.name: role_of(one) for one in made.roles},
+        roles={role.name: role_of(role) for role in made.roles},
         ends={("joe", name): end for name, end in made.grants.items() if end is not None},
-        locks=tuple(Lock(kind=LockKind(one.kind), name=one.name, until=one.until) for one in made.locks),
+        locks=tuple(Lock(kind=LockKind(lock.kind), name=lock.name, until=lock.until) for lock in made.locks),
     )
 
 
-def role_of(one: Written) -> Role:
+def role_of(written: Written) -> Role:
     windows = None
-    if one.hours is not None:
-        windows = tuple(Window.parse(f"{begin:02}:00-{end:02}:00 UTC") for begin, end in one.hours)
+    if written.hours is not None:
+        windows = tuple(Window.parse(f"{begin:02}:00-{end:02}:00 UTC") for begin, end in written.hours)
     return Role(
-        name=one.name,
-        logins=tuple(one.logins),
-        hosts=tuple(map(HostPattern.parse, one.hosts)),
-        deny_hosts=tuple(map(HostPattern.parse, one.deny_hosts)),
-        deny_logins=tuple(one.deny_logins),
-        source=None if one.source is None else tuple(map(parse_network, one.source)),
+        name=written.name,
+        logins=tuple(written.logins),
+        hosts=tuple(map(HostPattern.parse, written.hosts)),
+        deny_hosts=tuple(map(HostPattern.parse, written.deny_hosts)),
+        deny_logins=tuple(written.deny_logins),
+        source=None if written.source is None else tuple(map(parse_network, written.source)),
         times=windows,
-        expires=one.ends,
+        expires=written.ends,
         options=RoleOptions(
-            switches=one.switches,
-            commands=None if one.commands is None else tuple(map(CommandPattern.parse, one.commands)),
-            max_sessions=one.max_sessions,
-            require_mfa=Mfa(one.mfa),
-            approval=frozenset(one.approval),
-            record=Record.STRICT if one.strict else Record.BEST_EFFORT,
+            switches=written.switches,
+            commands=None if written.commands is None else tuple(map(CommandPattern.parse, written.commands)),
+            max_sessions=written.max_sessions,
+            require_mfa=Mfa(written.mfa),
+            approval=frozenset(written.approval),
+            record=Record.STRICT if written.strict else Record.BEST_EFFORT,
         ),
     )
 
 
-def asked(made: World, having: Policy | None = None, now: datetime | None = None) -> Decision:
+def decision_of(made: World, having: Policy | None = None, now: datetime | None = None) -> Decision:
     identity = Identity(
         user=made.user, method="publickey", roles=tuple(made.grants), second_factor=made.factor
     )
@@ -119,7 +119,7 @@ def asked(made: World, having: Policy | None = None, now: datetime | None = None
 def test_denies_hopeless_target_at_every_address() -> None:
     """And what isn't may be allowed: a name is looked up where that may change the answer."""
     rng = random.Random(9)
-    found = 0
+    count = 0
     for _ in range(COUNT // 2):
         made = world(rng)
         identity = Identity(user=made.user, method="publickey", roles=tuple(made.grants))
@@ -129,20 +129,22 @@ def test_denies_hopeless_target_at_every_address() -> None:
             may_reach(having, identity, target, some(rng, ADDRESSES, 3), made.source, NOW) for _ in range(3)
         ]
         if never is not None:
-            found += 1
+            count += 1
             assert all(isinstance(answer, Deny) for answer in answers), (made, never, answers)
-    assert COUNT // 20 < found < COUNT // 2
+    assert COUNT // 20 < count < COUNT // 2
 
 
 def as_dict(decision: Allow) -> dict[str, object]:
     options = decision.options
-    found: dict[str, object] = {switch: getattr(options, switch) for switch in SWITCHES}
-    return found | {
-        "commands": None if options.commands is None else sorted(one.text for one in options.commands),
+    count: dict[str, object] = {switch: getattr(options, switch) for switch in SWITCHES}
+    return count | {
+        "commands": None
+        if options.commands is None
+        else sorted(pattern.text for pattern in options.commands),
         "max_sessions": options.max_sessions,
         "require_mfa": options.require_mfa.value,
         "strict": options.record is Record.STRICT,
-        "approval": sorted(tuple(sorted(one)) for one in options.approval),
+        "approval": sorted(tuple(sorted(approvers)) for approvers in options.approval),
     }
 
 
@@ -151,7 +153,7 @@ def test_decides_like_model_for_random_policies() -> None:
     allowed = 0
     for number in range(COUNT):
         made = world(rng)
-        decision, expected = asked(made), slow.decide(made)
+        decision, expected = decision_of(made), slow.decide(made)
         assert isinstance(decision, Allow) is expected.allowed, (number, made, decision)
         if isinstance(decision, Allow):
             allowed += 1
@@ -166,7 +168,9 @@ def allows_no_more(before: Decision, after: Decision) -> bool:
         return True
     if not isinstance(before, Allow):
         return False
-    opened = any(getattr(after.options, one) and not getattr(before.options, one) for one in SWITCHES)
+    opened = any(
+        getattr(after.options, switch) and not getattr(before.options, switch) for switch in SWITCHES
+    )
     return set(after.addresses) <= set(before.addresses) and not opened
 
 
@@ -175,22 +179,22 @@ def test_never_allows_more_with_additional_restrictions() -> None:
     changed = 0
     for _ in range(COUNT // 2):
         made = world(rng)
-        having, before = policy(made), asked(made)
+        having, before = policy(made), decision_of(made)
         lock = Lock(kind=LockKind.TARGET, name=rng.choice(HOSTS))
-        after = [asked(made, replace(having, locks=(*having.locks, lock)))]
+        after = [decision_of(made, replace(having, locks=(*having.locks, lock)))]
         if made.roles:
             name = rng.choice(made.roles).name
             role = having.roles[name]
             deny = HostPattern.parse(rng.choice(HOSTS))
-            said = {**role.options.switches, rng.choice(SWITCHES): False}
+            switches = {**role.options.switches, rng.choice(SWITCHES): False}
             for narrower in (
                 replace(role, deny_hosts=(*role.deny_hosts, deny)),
                 replace(role, deny_logins=(*role.deny_logins, rng.choice(LOGINS))),
-                replace(role, options=replace(role.options, switches=said)),
+                replace(role, options=replace(role.options, switches=switches)),
             ):
-                after.append(asked(made, replace(having, roles={**having.roles, name: narrower})))
-        assert all(allows_no_more(before, one) for one in after), (made, before, after)
-        changed += sum(one != before for one in after)
+                after.append(decision_of(made, replace(having, roles={**having.roles, name: narrower})))
+        assert all(allows_no_more(before, decision) for decision in after), (made, before, after)
+        changed += sum(decision != before for decision in after)
     assert changed > COUNT // 20
 
 
@@ -199,12 +203,12 @@ def test_keeps_decision_until_its_end() -> None:
     looked = 0
     for _ in range(COUNT // 2):
         made = world(rng)
-        now = asked(made)
+        now = decision_of(made)
         if not isinstance(now, Allow):
             continue
         end = now.until or NOW + timedelta(days=3)
         for _ in range(3):
-            later = asked(made, now=NOW + (end - NOW) * rng.random() * 0.999)
+            later = decision_of(made, now=NOW + (end - NOW) * rng.random() * 0.999)
             assert isinstance(later, Allow), (made, later)
             assert (later.options, later.addresses) == (now.options, now.addresses)
             looked += now.until is not None

@@ -131,7 +131,7 @@ def test_limits_address_over_all_users(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("first", "other", "same"),
     [
         ("2001:db8::1", "2001:db8::ffff:1:2:3", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
@@ -142,11 +142,11 @@ def test_limits_address_over_all_users(tmp_path: Path) -> None:
         ("unknown", "unknown", True),
     ],
 )
-def test_groups_addresses_by_network(tmp_path: Path, one: str, other: str, same: bool) -> None:
+def test_groups_addresses_by_network(tmp_path: Path, first: str, other: str, same: bool) -> None:
     clock = Time()
     guesses = begun(tmp_path, clock)
     for number in range(FREE_OF_ADDRESS + 1):
-        wrong(guesses, 1, clock, f"user{number}", one)
+        wrong(guesses, 1, clock, f"user{number}", first)
     assert (guesses.wait("another", other) > 0) is same
 
 
@@ -219,18 +219,18 @@ def test_counts_codes_after_key_separately(tmp_path: Path) -> None:
         guesses.begin("joe", HOME, Guess.CODE)
     assert guesses.wait("joe", "203.0.113.9", Guess.CODE) == DELAYS[4]
     clock.advance(SAVE_SECONDS)
-    anew = begun(tmp_path, clock)
-    assert anew.wait("joe", HOME, Guess.CODE) == DELAYS[4] - SAVE_SECONDS
+    reopened = begun(tmp_path, clock)
+    assert reopened.wait("joe", HOME, Guess.CODE) == DELAYS[4] - SAVE_SECONDS
     for _ in range(2):
-        clock.advance(anew.wait("joe", HOME, Guess.CODE))
-        anew.begin("joe", HOME, Guess.CODE)
+        clock.advance(reopened.wait("joe", HOME, Guess.CODE))
+        reopened.begin("joe", HOME, Guess.CODE)
     with pytest.raises(TooManyGuesses) as caught:
-        anew.begin("joe", HOME, Guess.CODE)
+        reopened.begin("joe", HOME, Guess.CODE)
     assert "a key works" not in caught.value.public
-    anew.right("joe", HOME)
-    assert anew.wait("joe", HOME, Guess.CODE) > 0
-    anew.right("joe", HOME, Guess.CODE)
-    assert anew.wait("joe", HOME, Guess.CODE) == 0
+    reopened.right("joe", HOME)
+    assert reopened.wait("joe", HOME, Guess.CODE) > 0
+    reopened.right("joe", HOME, Guess.CODE)
+    assert reopened.wait("joe", HOME, Guess.CODE) == 0
 
 
 def test_keeps_counts_of_users_added_by_reload(tmp_path: Path) -> None:
@@ -253,11 +253,11 @@ def test_keeps_counts_over_restart(tmp_path: Path) -> None:
     guesses = begun(tmp_path, clock)
     wrong(guesses, FREE_OF_USER + 4, clock)
     clock.advance(SAVE_SECONDS)
-    anew = begun(tmp_path, clock)
-    assert anew.wait("joe", HOME) == 8 - SAVE_SECONDS
-    assert anew.salt == guesses.salt
-    wrong(anew, 1, clock)
-    assert anew.wait("joe", HOME) == 15
+    reopened = begun(tmp_path, clock)
+    assert reopened.wait("joe", HOME) == 8 - SAVE_SECONDS
+    assert reopened.salt == guesses.salt
+    wrong(reopened, 1, clock)
+    assert reopened.wait("joe", HOME) == 15
 
 
 def test_writes_private_file(tmp_path: Path) -> None:

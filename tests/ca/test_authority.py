@@ -75,7 +75,7 @@ def test_creates_keys_once_and_reads_them_again(state: Path) -> None:
     again = opened(state)
     assert again.created == ()
     assert again.user_ca_public == first.user_ca_public != first.host_ca_public == again.host_ca_public
-    shown = [one.inner_host_keys("web1").get(ED).blob() for one in (first, again)]
+    shown = [authority.inner_host_keys("web1").get(ED).blob() for authority in (first, again)]
     assert shown[0] == shown[1] not in (first.user_ca_public, first.host_ca_public)
 
 
@@ -200,21 +200,21 @@ def together(state: Path, processes: int, serials: int) -> list[list[str]]:
     running = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(processes)
     ]
-    said = [process.communicate(timeout=120)[0].splitlines() for process in running]
+    outputs = [process.communicate(timeout=120)[0].splitlines() for process in running]
     assert [process.returncode for process in running] == [0] * processes
-    return said
+    return outputs
 
 
 def test_shares_keys_of_simultaneous_first_starts(state: Path) -> None:
-    said = together(state, 4, 0)
-    assert len({lines[0] for lines in said}) == 1
-    assert said[0][0] == opened(state).public_lines(CaKind.USER).rstrip()
+    outputs = together(state, 4, 0)
+    assert len({lines[0] for lines in outputs}) == 1
+    assert outputs[0][0] == opened(state).public_lines(CaKind.USER).rstrip()
 
 
 def test_never_repeats_serial_number(state: Path) -> None:
     count = Serials.BLOCK + Serials.BLOCK // 2
-    said = together(state, 2, count)
-    serials = [int(number) for lines in said for number in lines[1:]]
+    outputs = together(state, 2, count)
+    serials = [int(number) for lines in outputs for number in lines[1:]]
     # And after a restart.
     more = opened(state)
     serials += [more.sign_host(more.host_ca_public, ["web1"], timedelta(1)).serial for _ in range(10)]

@@ -43,10 +43,10 @@ class Person:
 
     def __init__(self, passphrase: bytes = SECRET) -> None:
         self.passphrase = passphrase
-        self.asked: list[str] = []
+        self.prompts: list[str] = []
 
     def __call__(self, path: Path) -> bytes:
-        self.asked.append(path.name)
+        self.prompts.append(path.name)
         return self.passphrase
 
 
@@ -66,7 +66,7 @@ def test_asks_once_for_shared_passphrase(state: Path) -> None:
         run("ssh-keygen", "-q", "-p", "-P", "", "-N", SECRET.decode(), "-f", state / name)
     person = Person()
     hidden = opened(state, person)
-    assert person.asked == ["user_ca"]
+    assert person.prompts == ["user_ca"]
     assert hidden.user_ca_public == plain.user_ca_public
     assert hidden.host_ca_public == plain.host_ca_public
 
@@ -85,7 +85,7 @@ def test_encrypts_new_key_with_old_passphrase(state: Path) -> None:
     hidden = opened(state, person)
     hidden.rotate(CaKind.USER, RotationStep.INIT)
     hidden.rotate(CaKind.USER, RotationStep.UPDATE)
-    assert person.asked == ["user_ca"]
+    assert person.prompts == ["user_ca"]
     shown = run("ssh-keygen", "-y", "-P", SECRET.decode(), "-f", state / "user_ca-2")
     assert shown.split()[:2] == hidden.public_lines(CaKind.USER).splitlines()[0].split()[:2]
     with pytest.raises(AssertionError, match="incorrect passphrase"):
@@ -172,8 +172,8 @@ def test_opens_both_authorities_in_agent(agent: Agent, state: Path) -> None:
     assert sorted(path.name for path in state.iterdir()) == [
         ".lock", "host_ca.pub", "host_key", "host_key.pub", "user_ca.pub",
     ]  # fmt: skip
-    _, one = mine.one_connection("root", "joe", "c0ffee")
-    check_user(one, authorities=mine.trusted(CaKind.USER), now=NOON, source="192.0.2.1")
+    _, certificate = mine.one_connection("root", "joe", "c0ffee")
+    check_user(certificate, authorities=mine.trusted(CaKind.USER), now=NOON, source="192.0.2.1")
     host = mine.sign_host(mine.user_ca_public, ("web1",), timedelta(1))
     check_host(host, authorities=mine.trusted(CaKind.HOST), name="web1", now=NOON)
     agent.forget()
@@ -191,8 +191,8 @@ def test_rotates_key_in_agent(agent: Agent, state: Path) -> None:
     mine.rotate(CaKind.USER, RotationStep.INIT, public_key=new)
     assert mine.trusted(CaKind.USER) == (old, new)
     mine.rotate(CaKind.USER, RotationStep.UPDATE)
-    _, one = mine.one_connection("root", "joe", "c0ffee")
-    assert one.authority == new
+    _, certificate = mine.one_connection("root", "joe", "c0ffee")
+    assert certificate.authority == new
     mine.rotate(CaKind.USER, RotationStep.FINISH)
     assert opened(state, agent=agent.path).trusted(CaKind.USER) == (new,)
 

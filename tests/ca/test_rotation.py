@@ -13,7 +13,7 @@ from conchrec.ca.rotation import NEXT, OutOfStep, Rotation, RotationPhase, Rotat
 FIRST = Rotation(old="user_ca")
 
 
-def taken(*steps: RotationStep) -> Rotation:
+def after_steps(*steps: RotationStep) -> Rotation:
     rotation = FIRST
     for step in steps:
         rotation = rotation.after(step, "user_ca")
@@ -61,7 +61,7 @@ def taken(*steps: RotationStep) -> Rotation:
 def test_changes_signing_and_trusted_keys_by_phase(
     steps: tuple[RotationStep, ...], phase: RotationPhase, signs: str, trusted: set[str]
 ) -> None:
-    rotation = taken(*steps)
+    rotation = after_steps(*steps)
     assert (rotation.phase, rotation.signs, set(rotation.trusted)) == (phase, signs, trusted)
     assert rotation.trusted[0] == signs
 

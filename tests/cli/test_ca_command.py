@@ -46,9 +46,9 @@ class Cluster:
         return self.out
 
     def does(self, *arguments: str | Path) -> str:
-        said = self.ca(*arguments)
+        output = self.ca(*arguments)
         assert self.code == DONE, self.err
-        return said
+        return output
 
     def refuses(self, *arguments: str | Path) -> str:
         assert self.ca(*arguments) == ""
@@ -110,10 +110,10 @@ def test_creates_and_reports_authorities(tmp_path: Path) -> None:
 
 
 def test_prints_status(cluster: Cluster) -> None:
-    said = cluster.does("status")
+    output = cluster.does("status")
     for name in ("user_ca", "host_ca"):
-        assert keygen("-l", "-f", cluster.state / f"{name}.pub").split()[1] in said
-    assert f"state_dir {cluster.state}" in said
+        assert keygen("-l", "-f", cluster.state / f"{name}.pub").split()[1] in output
+    assert f"state_dir {cluster.state}" in output
 
 
 def test_requires_type(cluster: Cluster) -> None:
@@ -127,15 +127,15 @@ def test_requires_type(cluster: Cluster) -> None:
 
 def test_signs_new_host_key(cluster: Cluster, tmp_path: Path) -> None:
     out = tmp_path / "web1"
-    said = cluster.does("sign-host", "--host", "Web1,web1.example.com,192.0.2.1", "--out", out)
+    output = cluster.does("sign-host", "--host", "Web1,web1.example.com,192.0.2.1", "--out", out)
     certificate = tmp_path / "web1-cert.pub"
     assert out.stat().st_mode & 0o777 == 0o600
     assert certificate.stat().st_mode & 0o777 == 0o644
     assert keygen("-y", "-f", out).split()[1] == (tmp_path / "web1.pub").read_text().split()[1]
     lines = [line.strip() for line in keygen("-L", "-f", certificate).splitlines()]
     assert lines[lines.index("Principals:") + 1 :][:3] == ["web1", "web1.example.com", "192.0.2.1"]
-    assert "HostKey /etc/ssh/web1\n" in said
-    assert "HostCertificate /etc/ssh/web1-cert.pub\n" in said
+    assert "HostKey /etc/ssh/web1\n" in output
+    assert "HostCertificate /etc/ssh/web1-cert.pub\n" in output
     (event,) = cluster.events
     assert event["event"] == "cert.create"
     assert event["type"] == "host"
@@ -146,9 +146,9 @@ def test_signs_new_host_key(cluster: Cluster, tmp_path: Path) -> None:
 def test_signs_existing_host_key(cluster: Cluster, tmp_path: Path, kind: str) -> None:
     public = generate(tmp_path / "host", kind)
     out = tmp_path / "signed"
-    said = cluster.does("sign-host", "--host", "web1", "--out", out, "--public-key", public, "--ttl", "7d")
+    output = cluster.does("sign-host", "--host", "web1", "--out", out, "--public-key", public, "--ttl", "7d")
     assert not out.exists()
-    assert "THE-HOST-KEY-THAT-YOU-CERTIFIED" in said
+    assert "THE-HOST-KEY-THAT-YOU-CERTIFIED" in output
     text = keygen("-L", "-f", tmp_path / "signed-cert.pub")
     assert keygen("-l", "-f", public).split()[1] in text
 
@@ -164,8 +164,8 @@ def test_rejects_pattern_in_host_certificate(cluster: Cluster, tmp_path: Path, n
 def test_overwrites_nothing_without_force(cluster: Cluster, tmp_path: Path) -> None:
     out = tmp_path / "web1"
     out.write_text("precious")
-    said = cluster.refuses("sign-host", "--host", "web1", "--out", out)
-    assert f"cannot write {out}: already exists" in said
+    output = cluster.refuses("sign-host", "--host", "web1", "--out", out)
+    assert f"cannot write {out}: already exists" in output
     assert cluster.code == NO
     assert out.read_text() == "precious"
     assert not (tmp_path / "web1-cert.pub").exists()
@@ -175,8 +175,8 @@ def test_overwrites_nothing_without_force(cluster: Cluster, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("names", ["", ",", "a,,b", "a b", "a,", "a\tb"])
 def test_rejects_invalid_list_of_names(cluster: Cluster, tmp_path: Path, names: str) -> None:
-    said = cluster.refuses("sign-host", "--host", names, "--out", tmp_path / "web1")
-    assert "must be names separated by commas" in said
+    output = cluster.refuses("sign-host", "--host", names, "--out", tmp_path / "web1")
+    assert "must be names separated by commas" in output
     assert cluster.code == USAGE
     assert not (tmp_path / "web1").exists()
 
@@ -188,7 +188,7 @@ def test_rejects_invalid_ttl(cluster: Cluster, tmp_path: Path, ttl: str) -> None
     assert "--ttl" in cluster.err
 
 
-# --- public keys that are none
+# --- invalid public keys
 
 
 def test_rejects_file_without_single_public_key(cluster: Cluster, tmp_path: Path) -> None:
@@ -210,13 +210,15 @@ def test_rejects_file_without_single_public_key(cluster: Cluster, tmp_path: Path
             ("sign-host", "--host", "web1", "--out", tmp_path / "out"),
             ("sign-user", "--user", "joe", "--login", "root", "--out", tmp_path / "out-cert.pub"),
         ):
-            said = cluster.refuses(*command, "--public-key", path)
-            assert f"{path} must contain exactly one public key" in said
+            output = cluster.refuses(*command, "--public-key", path)
+            assert f"{path} must contain exactly one public key" in output
             assert cluster.code == NO
     assert not (tmp_path / "out-cert.pub").exists()
-    said = cluster.refuses("sign-host", "--host", "a", "--out", tmp_path / "out", "--public-key", "/nix.pub")
-    assert "/nix.pub" in said
-    assert "No such file" in said
+    output = cluster.refuses(
+        "sign-host", "--host", "a", "--out", tmp_path / "out", "--public-key", "/nix.pub"
+    )
+    assert "/nix.pub" in output
+    assert "No such file" in output
 
 
 # --- users
@@ -224,9 +226,9 @@ def test_rejects_file_without_single_public_key(cluster: Cluster, tmp_path: Path
 
 def test_signs_user_certificate(cluster: Cluster, tmp_path: Path) -> None:
     public = generate(tmp_path / "key")
-    said = cluster.does("sign-user", "--user", "joe", "--login", "root,www", "--public-key", public)
+    output = cluster.does("sign-user", "--user", "joe", "--login", "root,www", "--public-key", public)
     certificate = tmp_path / "key-cert.pub"
-    assert said.startswith(f"Wrote {certificate}: valid for root, www until ")
+    assert output.startswith(f"Wrote {certificate}: valid for root, www until ")
     lines = [line.strip() for line in keygen("-L", "-f", certificate).splitlines()]
     assert 'Key ID: "joe"' in lines
     (event,) = cluster.events
@@ -255,9 +257,9 @@ def test_warns_of_unwritable_audit_log(cluster: Cluster, tmp_path: Path) -> None
 
 def test_prints_next_step_of_rotation(cluster: Cluster) -> None:
     first = cluster.does("export", "--type", "user")
-    said = cluster.does("rotate", "--type", "user", "--phase", "init")
-    assert said.startswith("user CA: init\n")
-    assert "Then run --phase update" in said
+    output = cluster.does("rotate", "--type", "user", "--phase", "init")
+    assert output.startswith("user CA: init\n")
+    assert "Then run --phase update" in output
     both = cluster.does("export", "--type", "user").splitlines()
     assert both[0] == first.strip()
     prefixed = cluster.does("export", "--type", "user", "--format", "authorized-keys").splitlines()
@@ -288,11 +290,11 @@ def test_rejects_public_key_without_agent(cluster: Cluster, tmp_path: Path) -> N
 
 def test_prints_status_as_json(cluster: Cluster) -> None:
     cluster.does("revoke", "--serial", "7")
-    told = json.loads(cluster.does("status", "--json"))
-    assert told["cluster"] == "example.com"
-    assert told["user_ca"]["phase"] == "idle"
-    assert told["user_ca"]["trusted"] == [told["user_ca"]["signs"]]
-    assert told["revoked"]["serials"] == [7]
+    status = json.loads(cluster.does("status", "--json"))
+    assert status["cluster"] == "example.com"
+    assert status["user_ca"]["phase"] == "idle"
+    assert status["user_ca"]["trusted"] == [status["user_ca"]["signs"]]
+    assert status["revoked"]["serials"] == [7]
 
 
 def test_revokes_and_restores(cluster: Cluster, tmp_path: Path) -> None:
@@ -306,19 +308,19 @@ def test_revokes_and_restores(cluster: Cluster, tmp_path: Path) -> None:
     cluster.does("revoke", "--key", certificates[0])
     cluster.does("revoke", "--key", tmp_path / "second.pub")
     cluster.does("revoke", "--user", "ann")
-    said = cluster.does("revoke", "--key-id", "nobody")
-    assert said.startswith("key id nobody is revoked at the proxy")
+    output = cluster.does("revoke", "--key-id", "nobody")
+    assert output.startswith("key id nobody is revoked at the proxy")
     assert cluster.does("revoke", "--key-id", "nobody") == "key id nobody is already revoked: nothing to do\n"
 
     def verdicts() -> list[bool]:
         cluster.does("krl", "--out", tmp_path / "krl")
-        found = []
+        results = []
         for path in (*certificates, tmp_path / "first.pub", tmp_path / "second.pub"):
             command = (program("ssh-keygen"), "-Q", "-f", str(tmp_path / "krl"), str(path))
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
             assert ("REVOKED" in done.stdout) is (done.returncode != 0), done
-            found.append(done.returncode != 0)
-        return found
+            results.append(done.returncode != 0)
+        return results
 
     assert verdicts() == [True, True, True, False, False, True]
     status = cluster.does("status")
@@ -328,8 +330,8 @@ def test_revokes_and_restores(cluster: Cluster, tmp_path: Path) -> None:
     assert verdicts() == [True, False, False, False, False, False]
     assert "user ann" not in cluster.does("status")
     revoked = [event for event in cluster.events if event["event"] == "ca.revoke"]
-    told = [(event["what"], event.get("undo", False)) for event in revoked]
-    assert told == [
+    changes = [(event["what"], event.get("undo", False)) for event in revoked]
+    assert changes == [
         ("serial", False), ("key", False), ("user", False), ("key id", False), ("user", True), ("key", True),
     ]  # fmt: skip
 

@@ -36,7 +36,7 @@ targets:
 """
 
 
-class Asked:
+class CanCommand:
     def __init__(self, *argv: str, addresses: tuple[str, ...] = (), text: str = TEXT) -> None:
         parser = argparse.ArgumentParser()
         register(parser.add_subparsers())  # type: ignore[arg-type]
@@ -51,9 +51,9 @@ class Asked:
 
 
 def test_prints_rule_of_yes() -> None:
-    asked = Asked("joe", "root@web1:2222", addresses=("10.0.0.1", "fd00::1"))
-    assert asked.code == YES
-    lines = asked.out.splitlines()
+    command_run = CanCommand("joe", "root@web1:2222", addresses=("10.0.0.1", "fd00::1"))
+    assert command_run.code == YES
+    lines = command_run.out.splitlines()
     assert lines[:3] == [
         "yes: joe may log in as root on web1:2222 (role ops allows root (config.yaml:7))",
         "  addresses: 10.0.0.1, fd00::1",
@@ -68,24 +68,24 @@ def test_prints_rule_of_yes() -> None:
         "record": "strict", "recordings": "own", "approval": "none", "require_mfa": "no",
     }  # fmt: skip
     assert expected.items() <= shown.items()
-    assert asked.err == "", "no role with a source has a say here"
+    assert command_run.err == "", "no role with a source has a say here"
 
 
 def test_notes_dependence_on_source() -> None:
     note = "note: the answer depends on the user's address (source); give it with --from ADDRESS\n"
     for question in (("joe", "root@far1"), ("--who", "root@far1")):
-        asked = Asked(*question, addresses=("192.0.2.9",))
-        assert (asked.code, asked.err) == (NO, note), question
-        asked = Asked(*question, "--from", "192.0.2.7", addresses=("192.0.2.9",))
-        assert (asked.code, asked.err) == (YES, ""), question
+        command_run = CanCommand(*question, addresses=("192.0.2.9",))
+        assert (command_run.code, command_run.err) == (NO, note), question
+        command_run = CanCommand(*question, "--from", "192.0.2.7", addresses=("192.0.2.9",))
+        assert (command_run.code, command_run.err) == (YES, ""), question
 
 
 def test_denies_revoked_user(tmp_path: Path) -> None:
     text = TEXT + f"state_dir: {tmp_path}\n"
-    assert Asked("joe", "root@web1", text=text, addresses=("10.0.0.1",)).code == YES
+    assert CanCommand("joe", "root@web1", text=text, addresses=("10.0.0.1",)).code == YES
     Revocations(tmp_path, lambda: datetime.now(timezone.utc)).change(add=Revoked(users=frozenset({"joe"})))
-    asked = Asked("joe", "root@web1", text=text, addresses=("10.0.0.1",))
-    assert (asked.code, asked.out) == (NO, "no: the user joe has been revoked\n")
+    command_run = CanCommand("joe", "root@web1", text=text, addresses=("10.0.0.1",))
+    assert (command_run.code, command_run.out) == (NO, "no: the user joe has been revoked\n")
 
 
 MORE = """\
@@ -104,7 +104,7 @@ targets:
 
 def test_prints_conditions_of_decision() -> None:
     day, night = "2026-12-24 12:00", "2026-12-24 23:00"
-    at_night = Asked("joe", "root@db1", "--at", night, text=MORE)
+    at_night = CanCommand("joe", "root@db1", "--at", night, text=MORE)
     assert at_night.code == YES
     for line in (
         "yes: joe may log in as root on db1:2222 (roles ops, night allow root (config.yaml:6))",
@@ -116,36 +116,36 @@ def test_prints_conditions_of_decision() -> None:
         "  commands: every command",
     ):
         assert line in at_night.out.splitlines()
-    assert "  commands: uptime, ls *" in Asked("joe", "root@db1", "--at", day, text=MORE).out
-    no = Asked("jim", "root@db1", "--at", day, text=MORE)
+    assert "  commands: uptime, ls *" in CanCommand("joe", "root@db1", "--at", day, text=MORE).out
+    no = CanCommand("jim", "root@db1", "--at", day, text=MORE)
     assert (no.code, no.out) == (
         NO,
         "no: jim may not reach db1:2222 (role night cannot be used at this time) (config.yaml:7)\n",
     )
-    allowed = Asked("ann", "root@db1", "--command", "ls /srv", text=MORE)
+    allowed = CanCommand("ann", "root@db1", "--command", "ls /srv", text=MORE)
     assert allowed.code == YES and allowed.out.endswith("yes: ann may run this command\n")
-    forbidden = Asked("ann", "root@db1", "--command", "ls; id", text=MORE)
+    forbidden = CanCommand("ann", "root@db1", "--command", "ls; id", text=MORE)
     assert forbidden.code == NO
     assert forbidden.out.endswith("no: ann may not run this command (role ops: commands (line 6))\n")
 
 
 def test_lists_allowed_users() -> None:
-    found = Asked("--who", "root@db1", "--at", "2026-12-24 23:00Z", text=MORE)
-    assert (found.code, [line.split(":")[0] for line in found.out.splitlines()]) == (
+    who = CanCommand("--who", "root@db1", "--at", "2026-12-24 23:00Z", text=MORE)
+    assert (who.code, [line.split(":")[0] for line in who.out.splitlines()]) == (
         YES,
         ["joe", "ann", "jim"],
     )
     assert (
         "ann: role ops allows root (config.yaml:6); requires a second factor (session); requires "
-        "approval by B\n" in found.out
+        "approval by B\n" in who.out
     )
-    nobody = Asked("--who", "root@elsewhere", text=MORE)
+    nobody = CanCommand("--who", "root@elsewhere", text=MORE)
     assert (nobody.code, nobody.out) == (NO, "no user\n")
-    listed = json.loads(Asked("--who", "root@db1", "--at", "2026-12-24 12:00", "--json", text=MORE).out)
-    assert [one["user"] for one in listed] == ["joe", "ann"]
+    listed = json.loads(CanCommand("--who", "root@db1", "--at", "2026-12-24 12:00", "--json", text=MORE).out)
+    assert [row["user"] for row in listed] == ["joe", "ann"]
     assert listed[0]["options"]["require_mfa"] == "session" and listed[0]["line"] == 6
-    one = json.loads(Asked("jim", "root@elsewhere", "--json", text=MORE).out)
-    assert one["allowed"] is False and "jim may not reach elsewhere" in one["reason"]
+    row = json.loads(CanCommand("jim", "root@elsewhere", "--json", text=MORE).out)
+    assert row["allowed"] is False and "jim may not reach elsewhere" in row["reason"]
 
 
 def test_prints_lock(tmp_path: Path) -> None:
@@ -153,45 +153,49 @@ def test_prints_lock(tmp_path: Path) -> None:
     locks = Locks(tmp_path / "state", lambda: datetime.now(timezone.utc))
     locks.add(Lock(kind=LockKind.USER, name="ann", reason="on holiday"))
     text = f"state_dir: {tmp_path}/state\n" + MORE
-    assert Asked("ann", "root@db1", text=text).out == "no: user ann is locked: on holiday\n"
+    assert CanCommand("ann", "root@db1", text=text).out == "no: user ann is locked: on holiday\n"
     (tmp_path / "state" / "locks.json").write_text("{")
-    assert "locks were not checked" in Asked("ann", "root@db1", text=text).err
+    assert "locks were not checked" in CanCommand("ann", "root@db1", text=text).err
 
 
 def test_prints_reason_of_no() -> None:
-    asked = Asked("joe", "ubuntu@web1", addresses=("10.0.0.1",))
-    assert asked.code == NO
+    command_run = CanCommand("joe", "ubuntu@web1", addresses=("10.0.0.1",))
+    assert command_run.code == NO
     assert (
-        asked.out == "no: joe may not log in as ubuntu on web1 (role ops allows: root, joe) (config.yaml:6)\n"
+        command_run.out
+        == "no: joe may not log in as ubuntu on web1 (role ops allows: root, joe) (config.yaml:6)\n"
     )
-    asked = Asked("joe", "root@web9", addresses=("10.0.0.1",))
-    assert asked.out == "no: joe may not reach web9 (role ops denies it) (config.yaml:8)\n"
+    command_run = CanCommand("joe", "root@web9", addresses=("10.0.0.1",))
+    assert command_run.out == "no: joe may not reach web9 (role ops denies it) (config.yaml:8)\n"
 
 
 def test_decides_by_name_without_addresses() -> None:
-    asked = Asked("joe", "root@web1")
-    assert asked.code == YES
-    assert "cannot resolve" in asked.err
+    command_run = CanCommand("joe", "root@web1")
+    assert command_run.code == YES
+    assert "cannot resolve" in command_run.err
 
 
 def test_reports_unknown_user() -> None:
-    asked = Asked("jo", "root@web1")
-    assert (asked.code, asked.err) == (NO, f"conchrec: {FILE} has no user 'jo'; did you mean joe?\n")
-    assert Asked("jane", "root@web1").out == "no: jane may not reach web1 (jane has no role)\n"
+    command_run = CanCommand("jo", "root@web1")
+    assert (command_run.code, command_run.err) == (
+        NO,
+        f"conchrec: {FILE} has no user 'jo'; did you mean joe?\n",
+    )
+    assert CanCommand("jane", "root@web1").out == "no: jane may not reach web1 (jane has no role)\n"
 
 
 def test_uses_source_of_user() -> None:
-    assert Asked("joe", "x@far1", "192.0.2.7").code == YES
-    asked = Asked("joe", "x@far1", "198.51.100.7")
-    assert (asked.code, asked.out) == (
+    assert CanCommand("joe", "x@far1", "192.0.2.7").code == YES
+    command_run = CanCommand("joe", "x@far1", "198.51.100.7")
+    assert (command_run.code, command_run.out) == (
         NO,
         "no: joe may not reach far1 (role far cannot be used from 198.51.100.7) (config.yaml:10)\n",
     )
-    asked = Asked("joe", "x@far1")
-    assert asked.code == NO
-    assert "--from ADDRESS" in asked.err
+    command_run = CanCommand("joe", "x@far1")
+    assert command_run.code == NO
+    assert "--from ADDRESS" in command_run.err
     with pytest.raises(SystemExit):
-        Asked("joe", "x@far1", "home")
+        CanCommand("joe", "x@far1", "home")
 
 
 @pytest.mark.parametrize(
@@ -225,21 +229,21 @@ def test_resolves_with_machine_resolver() -> None:
 def test_decides_about_copy_command() -> None:
     text = TEXT.replace("max_session_ttl: 12h", "file_copy: no")
     for copies in ("scp -t .", "/usr/lib/openssh/sftp-server"):
-        asked = Asked("joe", "root@web1", "--command", copies, text=text)
-        assert asked.code == NO
-        assert "may not run this command (role ops: file_copy (line 9))" in asked.out, asked.out
-    assert Asked("joe", "root@web1", "--command", "cat a", text=text).code == YES
+        command_run = CanCommand("joe", "root@web1", "--command", copies, text=text)
+        assert command_run.code == NO
+        assert "may not run this command (role ops: file_copy (line 9))" in command_run.out, command_run.out
+    assert CanCommand("joe", "root@web1", "--command", "cat a", text=text).code == YES
 
 
 def test_denies_user_without_required_second_factor() -> None:
     """Whoever can't log in can't go anywhere, also where that very role asks for none."""
     text = MORE.replace(", totp: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "")
-    asked = Asked("joe", "root@db1", "--at", "2026-12-24 23:00", text=text)
-    assert asked.code == NO
-    assert asked.out == (
+    command_run = CanCommand("joe", "root@db1", "--at", "2026-12-24 23:00", text=text)
+    assert command_run.code == NO
+    assert command_run.out == (
         "no: joe cannot log in (role ops requires a second factor, but joe has neither totp nor a "
         "hardware key)"
         " (config.yaml:6)\n"
     )
-    who = Asked("--who", "root@db1", "--at", "2026-12-24 23:00Z", text=text)
+    who = CanCommand("--who", "root@db1", "--at", "2026-12-24 23:00Z", text=text)
     assert [line.split(":")[0] for line in who.out.splitlines()] == ["ann", "jim"]

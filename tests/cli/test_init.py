@@ -146,11 +146,11 @@ def test_prints_snippet_that_ssh_reads(tmp_path: Path) -> None:
     assert {"hostname proxy.example.com", "port 2222", "user joe", "forwardagent yes"} <= set(seen)
     known = tmp_path / "known_hosts"
     known.write_text(for_known_hosts)
-    found = subprocess.run(
+    result = subprocess.run(
         ["ssh-keygen", "-F", "web1", "-f", str(known)], check=True, capture_output=True, text=True
     ).stdout
     line = (tmp_path / "state" / "host_ca.pub").read_text().strip()
-    assert f"@cert-authority * {line}" in found
+    assert f"@cert-authority * {line}" in result
     assert run("ssh-config", "-c", path) == (0, out, "")
 
 

@@ -65,7 +65,7 @@ def test_locks_lists_and_unlocks(command: Command) -> None:
     assert command("locks", "--json") == DONE
     (joe, *others) = json.loads(command.out)
     assert (joe["kind"], joe["name"], joe["reason"]) == ("user", "joe", "stolen laptop")
-    assert joe["until"] and [one["until"] for one in others] == [None, None, None]
+    assert joe["until"] and [lock["until"] for lock in others] == [None, None, None]
     assert command("unlock", "--user", "joe") == DONE
     assert command("unlock", "--user", "joe") == NO
     assert command.err == "conchrec: user joe is not locked; list the locks with: conchrec locks\n"
@@ -137,9 +137,9 @@ def test_checks_names() -> None:
 
 
 def test_locks_addresses_of_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else whoever asks for the address gets there."""
-    found: dict[str, tuple[str, ...]] = {"web1": ("192.0.2.7", "2001:db8::7")}
-    monkeypatch.setattr("conchrec.cli.lock.resolve_target", lambda target: found.get(target.host, ()))
+    """Otherwise a user could reach the target by its address."""
+    addresses: dict[str, tuple[str, ...]] = {"web1": ("192.0.2.7", "2001:db8::7")}
+    monkeypatch.setattr("conchrec.cli.lock.resolve_target", lambda target: addresses.get(target.host, ()))
     assert command("lock", "--target", "192.0.2.7") == DONE
     assert command("lock", "--target", "web1", "--reason", "broken in") == DONE
     assert command.out.splitlines() == [

@@ -41,7 +41,7 @@ class Terminal(io.StringIO):
         return True
 
 
-class Shelf:
+class RecordingsDirectory:
     """A directory of recordings, and what a command says about them."""
 
     def __init__(self, directory: Path) -> None:
@@ -87,15 +87,15 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path / "recordings")
+def recordings(tmp_path: Path) -> RecordingsDirectory:
+    return RecordingsDirectory(tmp_path / "recordings")
 
 
-def test_lists_recordings(shelf: Shelf) -> None:
-    first = shelf.recorded(b"hello")
-    live = shelf.recorder()
-    assert listing(shelf.library, shelf.out, as_json=False) == DONE
-    lines = shelf.out.getvalue().splitlines()
+def test_lists_recordings(recordings: RecordingsDirectory) -> None:
+    first = recordings.recorded(b"hello")
+    live = recordings.recorder()
+    assert listing(recordings.library, recordings.out, as_json=False) == DONE
+    lines = recordings.out.getvalue().splitlines()
     assert [text.split()[0] for text in lines] == [first, live.info.sid]
     assert lines[0].split(maxsplit=1)[1] == (
         "2026-11-23 12:00:00      2.0s complete    joe root@web1:22 exec ls -l"
@@ -103,181 +103,192 @@ def test_lists_recordings(shelf: Shelf) -> None:
     assert " live " in lines[1]
 
 
-def test_lists_recordings_as_json(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"hello")
-    live = shelf.recorder()
+def test_lists_recordings_as_json(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"hello")
+    live = recordings.recorder()
     live.start("exec", "vim")
-    listing(shelf.library, shelf.out, as_json=True)
-    done, running = json.loads(shelf.out.getvalue())
+    listing(recordings.library, recordings.out, as_json=True)
+    done, running = json.loads(recordings.out.getvalue())
     assert (done["sid"], done["status"], done["exit"], done["stdout"]) == (
         sid, "complete", {"status": 0}, {"bytes": 5},
     )  # fmt: skip
     assert (running["status"], running["command"], running["user"]) == ("live", "vim", "joe")
 
 
-def test_lists_nothing_in_empty_library(shelf: Shelf) -> None:
-    assert listing(shelf.library, shelf.out, as_json=True) == DONE
-    assert json.loads(shelf.out.getvalue()) == []
+def test_lists_nothing_in_empty_library(recordings: RecordingsDirectory) -> None:
+    assert listing(recordings.library, recordings.out, as_json=True) == DONE
+    assert json.loads(recordings.out.getvalue()) == []
 
 
-def test_lists_damaged_recording(shelf: Shelf) -> None:
-    bad, good = shelf.recorded(b"a"), shelf.recorded(b"b")
-    next(shelf.directory.rglob(f"{bad}.json")).write_bytes(b"\0")
-    listing(shelf.library, shelf.out, as_json=False)
-    lines = shelf.out.getvalue().splitlines()
+def test_lists_damaged_recording(recordings: RecordingsDirectory) -> None:
+    bad, good = recordings.recorded(b"a"), recordings.recorded(b"b")
+    next(recordings.directory.rglob(f"{bad}.json")).write_bytes(b"\0")
+    listing(recordings.library, recordings.out, as_json=False)
+    lines = recordings.out.getvalue().splitlines()
     assert lines[0].startswith(bad) and "unreadable" in lines[0]
     assert lines[1].startswith(good) and "complete" in lines[1]
-    assert show(shelf.library, bad, shelf.out, shelf.errors, as_json=False) == NO
+    assert show(recordings.library, bad, recordings.out, recordings.errors, as_json=False) == NO
 
 
-def test_escapes_foreign_text(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"x", command="ls \x1b[2J\n\u202e", user="j\x9boe")
-    listing(shelf.library, shelf.out, as_json=False)
-    show(shelf.library, sid, shelf.out, shelf.errors, as_json=False)
-    text = shelf.out.getvalue()
+def test_escapes_foreign_text(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"x", command="ls \x1b[2J\n\u202e", user="j\x9boe")
+    listing(recordings.library, recordings.out, as_json=False)
+    show(recordings.library, sid, recordings.out, recordings.errors, as_json=False)
+    text = recordings.out.getvalue()
     assert "ls \\x1b[2J\\n\\u202e" in text and "j\\x9boe" in text
     assert not set(text) & {"\x1b", "\x9b", "\u202e"}
 
 
-def test_shows_recording(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"hello")
-    assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == DONE
-    fields = dict(text.split(maxsplit=1) for text in shelf.out.getvalue().splitlines())
+def test_shows_recording(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"hello")
+    assert show(recordings.library, sid, recordings.out, recordings.errors, as_json=False) == DONE
+    fields = dict(text.split(maxsplit=1) for text in recordings.out.getvalue().splitlines())
     assert (fields["user"], fields["target"], fields["command"]) == ("joe", "web1:22", "ls -l")
     assert fields["path"].endswith(f"{sid}.cast")
 
 
-def test_shows_recording_as_json(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"hello")
-    show(shelf.library, sid, shelf.out, shelf.errors, as_json=True)
-    assert json.loads(shelf.out.getvalue())["sid"] == sid
+def test_shows_recording_as_json(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"hello")
+    show(recordings.library, sid, recordings.out, recordings.errors, as_json=True)
+    assert json.loads(recordings.out.getvalue())["sid"] == sid
 
 
 @pytest.mark.parametrize("sid", ["0" * 26, "../../etc/passwd", "\x1b[2J"])
-def test_reports_missing_recording(shelf: Shelf, sid: str) -> None:
-    assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == NO
-    assert play(shelf.library, sid, shelf.out, shelf.errors) == NO
-    assert shelf.out.getvalue() == ""
+def test_reports_missing_recording(recordings: RecordingsDirectory, sid: str) -> None:
+    assert show(recordings.library, sid, recordings.out, recordings.errors, as_json=False) == NO
+    assert play(recordings.library, sid, recordings.out, recordings.errors) == NO
+    assert recordings.out.getvalue() == ""
     assert (
-        shelf.errors.getvalue()
+        recordings.errors.getvalue()
         == f"conchrec: no recording {escape(sid)}; list them with: conchrec recordings ls\n" * 2
     )
 
 
-def test_plays_into_pipe_without_delay(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"h\xc3\xa9llo ", b"world\r\n")
+def test_plays_into_pipe_without_delay(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"h\xc3\xa9llo ", b"world\r\n")
     waits: list[float] = []
-    assert play(shelf.library, sid, shelf.out, shelf.errors, wait=waits.append) == DONE
-    assert (shelf.out.getvalue(), waits) == ("héllo world\r\n", [])
+    assert play(recordings.library, sid, recordings.out, recordings.errors, wait=waits.append) == DONE
+    assert (recordings.out.getvalue(), waits) == ("héllo world\r\n", [])
 
 
 @pytest.mark.parametrize(
     ("speed", "idle", "expected"),
     [(1, None, [2, 2]), (2, None, [1, 1]), (1, 0.5, [0.5, 0.5]), (2, 1, [0.5, 0.5])],
 )
-def test_plays_raw_with_delays(shelf: Shelf, speed: float, idle: float | None, expected: list[float]) -> None:
-    sid = shelf.recorded(b"a", b"b")
+def test_plays_raw_with_delays(
+    recordings: RecordingsDirectory, speed: float, idle: float | None, expected: list[float]
+) -> None:
+    sid = recordings.recorded(b"a", b"b")
     terminal = Terminal()
     waits: list[float] = []
-    play(shelf.library, sid, terminal, shelf.errors, speed=speed, idle=idle, raw=True, wait=waits.append)
+    play(
+        recordings.library,
+        sid,
+        terminal,
+        recordings.errors,
+        speed=speed,
+        idle=idle,
+        raw=True,
+        wait=waits.append,
+    )
     assert waits == expected
     assert terminal.getvalue() == f"ab{RESET}\r\n"
 
 
-def test_plays_without_queries_to_terminal(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"a\x1b[6", b"nb\x1b]52;c;?\x07c\x1b[1m")
-    play(shelf.library, sid, shelf.out, shelf.errors)
-    assert shelf.out.getvalue() == "abc\x1b[1m"
+def test_plays_without_queries_to_terminal(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"a\x1b[6", b"nb\x1b]52;c;?\x07c\x1b[1m")
+    play(recordings.library, sid, recordings.out, recordings.errors)
+    assert recordings.out.getvalue() == "abc\x1b[1m"
 
 
-def test_plays_raw_with_warning(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"a\x1b[6n")
-    assert play(shelf.library, sid, shelf.out, shelf.errors, raw=True) == DONE
-    assert follow(shelf.library, sid, shelf.out, shelf.errors, raw=True) == DONE
-    assert shelf.out.getvalue() == "a\x1b[6na\x1b[6n"
-    assert shelf.errors.getvalue().count("--raw prints control sequences unchanged") == 2
+def test_plays_raw_with_warning(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"a\x1b[6n")
+    assert play(recordings.library, sid, recordings.out, recordings.errors, raw=True) == DONE
+    assert follow(recordings.library, sid, recordings.out, recordings.errors, raw=True) == DONE
+    assert recordings.out.getvalue() == "a\x1b[6na\x1b[6n"
+    assert recordings.errors.getvalue().count("--raw prints control sequences unchanged") == 2
 
 
-def test_follows_live_recording(shelf: Shelf) -> None:
-    recorder = shelf.recorder()
-    said = iter([b"one\x1b[6", b"nt", b"wo\r\n"])
+def test_follows_live_recording(recordings: RecordingsDirectory) -> None:
+    recorder = recordings.recorder()
+    answers = iter([b"one\x1b[6", b"nt", b"wo\r\n"])
 
     def wait(seconds: float) -> None:
         assert 0 < seconds < 1
-        if part := next(said, b""):
+        if part := next(answers, b""):
             if recorder.state is RecordingState.OPEN:
                 recorder.start("shell")
             recorder.output(part)
             recorder.flush()
         else:
-            assert shelf.out.getvalue() == "onetwo\r\n", "before it ends"
+            assert recordings.out.getvalue() == "onetwo\r\n", "before it ends"
             recorder.output(b"last")
             recorder.close("done")
 
-    assert follow(shelf.library, recorder.info.sid, shelf.out, shelf.errors, wait=wait) == DONE
-    assert shelf.out.getvalue() == "onetwo\r\nlast"
-    assert follow(shelf.library, recorder.info.sid, shelf.out, shelf.errors) == DONE
-    assert shelf.out.getvalue() == "onetwo\r\nlast" * 2
+    assert follow(recordings.library, recorder.info.sid, recordings.out, recordings.errors, wait=wait) == DONE
+    assert recordings.out.getvalue() == "onetwo\r\nlast"
+    assert follow(recordings.library, recorder.info.sid, recordings.out, recordings.errors) == DONE
+    assert recordings.out.getvalue() == "onetwo\r\nlast" * 2
 
 
-def test_plays_live_recording(shelf: Shelf) -> None:
-    recorder = shelf.recorder()
+def test_plays_live_recording(recordings: RecordingsDirectory) -> None:
+    recorder = recordings.recorder()
     recorder.start("shell")
     recorder.output(b"so far")
     recorder.flush()
-    assert play(shelf.library, recorder.info.sid, shelf.out, shelf.errors) == DONE
-    assert shelf.out.getvalue() == "so far"
+    assert play(recordings.library, recorder.info.sid, recordings.out, recordings.errors) == DONE
+    assert recordings.out.getvalue() == "so far"
 
 
-def test_plays_damaged_recording_until_damage(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"good")
-    path = next(shelf.directory.rglob(f"{sid}.cast"))
+def test_plays_damaged_recording_until_damage(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"good")
+    path = next(recordings.directory.rglob(f"{sid}.cast"))
     path.write_bytes(path.read_bytes() + b"\0\n")
-    assert play(shelf.library, sid, shelf.out, shelf.errors) == NO
-    assert shelf.out.getvalue() == "good"
-    assert sid in shelf.errors.getvalue()
+    assert play(recordings.library, sid, recordings.out, recordings.errors) == NO
+    assert recordings.out.getvalue() == "good"
+    assert sid in recordings.errors.getvalue()
 
 
-def test_ends_on_keyboard_interrupt(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"a", b"b")
+def test_ends_on_keyboard_interrupt(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"a", b"b")
     terminal = Terminal()
 
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    assert play(shelf.library, sid, terminal, shelf.errors, raw=True, wait=interrupted) == DONE
+    assert play(recordings.library, sid, terminal, recordings.errors, raw=True, wait=interrupted) == DONE
     assert terminal.getvalue() == f"{RESET}\r\n"
 
 
 # -- which ones
 
 
-def sids(shelf: Shelf, wanted: Filter) -> list[str]:
+def sids(recordings: RecordingsDirectory, wanted: Filter) -> list[str]:
     out = io.StringIO()
-    assert listing(shelf.library, out, as_json=True, wanted=wanted) == DONE
+    assert listing(recordings.library, out, as_json=True, wanted=wanted) == DONE
     return [fields["sid"] for fields in json.loads(out.getvalue())]
 
 
-def test_filters_recordings(shelf: Shelf) -> None:
-    joes = shelf.recorded(b"a", user="joe", host="web1")
-    shelf.clock.advance(3600)
-    janes = shelf.recorded(b"a", user="jane", host="fd00::1")
-    live = shelf.recorder("joe", "web2")
+def test_filters_recordings(recordings: RecordingsDirectory) -> None:
+    joes = recordings.recorded(b"a", user="joe", host="web1")
+    recordings.clock.advance(3600)
+    janes = recordings.recorded(b"a", user="jane", host="fd00::1")
+    live = recordings.recorder("joe", "web2")
     live.start("shell")
     three = [joes, janes, live.info.sid]
-    assert sids(shelf, Filter()) == three
-    assert sids(shelf, Filter(live=True)) == [live.info.sid]
-    assert sids(shelf, Filter(user="joe")) == [joes, live.info.sid]
-    assert sids(shelf, Filter(user="j?n*")) == [janes]
-    assert sids(shelf, Filter(login="root")) == three
-    assert sids(shelf, Filter(login="joe")) == []
-    assert sids(shelf, Filter(host="web?")) == [joes, live.info.sid]
-    assert sids(shelf, Filter(host="web1:22")) == [joes]
-    assert sids(shelf, Filter(host="fd00::1")) == [janes]
+    assert sids(recordings, Filter()) == three
+    assert sids(recordings, Filter(live=True)) == [live.info.sid]
+    assert sids(recordings, Filter(user="joe")) == [joes, live.info.sid]
+    assert sids(recordings, Filter(user="j?n*")) == [janes]
+    assert sids(recordings, Filter(login="root")) == three
+    assert sids(recordings, Filter(login="joe")) == []
+    assert sids(recordings, Filter(host="web?")) == [joes, live.info.sid]
+    assert sids(recordings, Filter(host="web1:22")) == [joes]
+    assert sids(recordings, Filter(host="fd00::1")) == [janes]
     hour = NOON + timedelta(hours=1)
-    assert sids(shelf, Filter(since=hour)) == [janes, live.info.sid]
-    assert sids(shelf, Filter(until=hour)) == [joes]
-    assert sids(shelf, Filter(user="joe", since=hour)) == [live.info.sid]
+    assert sids(recordings, Filter(since=hour)) == [janes, live.info.sid]
+    assert sids(recordings, Filter(until=hour)) == [joes]
+    assert sids(recordings, Filter(user="joe", since=hour)) == [live.info.sid]
 
 
 def test_parses_times() -> None:
@@ -293,27 +304,31 @@ def test_parses_times() -> None:
 # -- as text, and as a file
 
 
-def test_prints_text(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"\x1b[1mh\xc3\xa9llo\x1b[0m\r\n", b"wrold\b\b\b\bor\x1b[Cd\x1b]0;title\x07", b"!")
-    assert text(shelf.library, sid, shelf.out, shelf.errors) == DONE
-    assert shelf.out.getvalue() == "héllo\nworld!\n"
+def test_prints_text(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(
+        b"\x1b[1mh\xc3\xa9llo\x1b[0m\r\n", b"wrold\b\b\b\bor\x1b[Cd\x1b]0;title\x07", b"!"
+    )
+    assert text(recordings.library, sid, recordings.out, recordings.errors) == DONE
+    assert recordings.out.getvalue() == "héllo\nworld!\n"
 
 
-def test_prints_text_of_damaged_recording_until_damage(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"good")
-    path = next(shelf.directory.rglob(f"{sid}.cast"))
+def test_prints_text_of_damaged_recording_until_damage(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"good")
+    path = next(recordings.directory.rglob(f"{sid}.cast"))
     path.write_bytes(path.read_bytes() + b"\0\n")
-    assert text(shelf.library, sid, shelf.out, shelf.errors) == NO
-    assert shelf.out.getvalue() == "good\n"
-    assert sid in shelf.errors.getvalue()
+    assert text(recordings.library, sid, recordings.out, recordings.errors) == NO
+    assert recordings.out.getvalue() == "good\n"
+    assert sid in recordings.errors.getvalue()
 
 
-def test_exports_recording(shelf: Shelf, tmp_path: Path) -> None:
-    sid = shelf.recorded(b"h\xc3\xa9llo\r\n", b"\xff")
-    cast = next(shelf.directory.rglob(f"{sid}.cast"))
+def test_exports_recording(recordings: RecordingsDirectory, tmp_path: Path) -> None:
+    sid = recordings.recorded(b"h\xc3\xa9llo\r\n", b"\xff")
+    cast = next(recordings.directory.rglob(f"{sid}.cast"))
     for form, name in (("cast", "a.cast"), ("text", "a.txt"), ("json", "a.json")):
         path = tmp_path / name
-        assert export(shelf.library, sid, shelf.out, shelf.errors, form=form, path=path) == DONE
+        assert (
+            export(recordings.library, sid, recordings.out, recordings.errors, form=form, path=path) == DONE
+        )
         assert path.stat().st_mode & 0o777 == 0o600
     header, *lines = (tmp_path / "a.cast").read_bytes().splitlines(keepends=True)
     assert sorted(json.loads(header)) == ["command", "height", "timestamp", "title", "version", "width"]
@@ -322,107 +337,114 @@ def test_exports_recording(shelf: Shelf, tmp_path: Path) -> None:
     whole = json.loads((tmp_path / "a.json").read_text())
     assert whole["recording"]["sid"] == sid
     assert [2.0, "o", "héllo\r\n"] in whole["events"]
-    assert shelf.out.getvalue() == ""
+    assert recordings.out.getvalue() == ""
 
 
-def test_exports_to_standard_output(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"hello")
-    assert export(shelf.library, sid, shelf.out, shelf.errors, form="cast") == DONE
-    assert Header.parse(shelf.out.getvalue().splitlines()[0].encode()).command == "ls -l"
+def test_exports_to_standard_output(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"hello")
+    assert export(recordings.library, sid, recordings.out, recordings.errors, form="cast") == DONE
+    assert Header.parse(recordings.out.getvalue().splitlines()[0].encode()).command == "ls -l"
     terminal = Terminal()
-    assert export(shelf.library, sid, terminal, shelf.errors, form="cast") == NO
+    assert export(recordings.library, sid, terminal, recordings.errors, form="cast") == NO
     assert terminal.getvalue() == ""
-    assert export(shelf.library, sid, terminal, shelf.errors, form="text") == DONE
+    assert export(recordings.library, sid, terminal, recordings.errors, form="text") == DONE
     assert terminal.getvalue() == "hello\n"
 
 
-def test_exports_without_overwriting(shelf: Shelf, tmp_path: Path) -> None:
-    sid = shelf.recorded(b"hello")
+def test_exports_without_overwriting(recordings: RecordingsDirectory, tmp_path: Path) -> None:
+    sid = recordings.recorded(b"hello")
     there = tmp_path / "there"
     there.write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "new")
     for path in (there, tmp_path / "link"):
-        assert export(shelf.library, sid, shelf.out, shelf.errors, form="cast", path=path) == NO
+        assert (
+            export(recordings.library, sid, recordings.out, recordings.errors, form="cast", path=path) == NO
+        )
     assert there.read_text() == "mine"
     assert not (tmp_path / "new").exists()
-    assert "exists already" in shelf.errors.getvalue()
+    assert "exists already" in recordings.errors.getvalue()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "recordings", "there"]
 
 
-def test_exports_live_recording(shelf: Shelf) -> None:
-    recorder = shelf.recorder()
+def test_exports_live_recording(recordings: RecordingsDirectory) -> None:
+    recorder = recordings.recorder()
     recorder.start("shell")
     recorder.output(b"so far")
     recorder.flush()
     with recorder.path.open("ab") as file:
         file.write(b'[9.0, "o", "ha')
-    export(shelf.library, recorder.info.sid, shelf.out, shelf.errors, form="cast")
-    assert shelf.out.getvalue().endswith('"so far"]\n')
+    export(recordings.library, recorder.info.sid, recordings.out, recordings.errors, form="cast")
+    assert recordings.out.getvalue().endswith('"so far"]\n')
 
 
-def test_exports_valid_json_of_damaged_recording(shelf: Shelf) -> None:
-    sid = shelf.recorded(b"good")
-    path = next(shelf.directory.rglob(f"{sid}.cast"))
+def test_exports_valid_json_of_damaged_recording(recordings: RecordingsDirectory) -> None:
+    sid = recordings.recorded(b"good")
+    path = next(recordings.directory.rglob(f"{sid}.cast"))
     path.write_bytes(path.read_bytes() + b"\0\n")
-    assert export(shelf.library, sid, shelf.out, shelf.errors, form="json") == NO
-    assert [event[2] for event in json.loads(shelf.out.getvalue())["events"]][:1] == ["good"]
+    assert export(recordings.library, sid, recordings.out, recordings.errors, form="json") == NO
+    assert [event[2] for event in json.loads(recordings.out.getvalue())["events"]][:1] == ["good"]
 
 
-def test_reports_empty_recording(shelf: Shelf, tmp_path: Path) -> None:
+def test_reports_empty_recording(recordings: RecordingsDirectory, tmp_path: Path) -> None:
     path = tmp_path / "new"
-    assert export(shelf.library, "nix", shelf.out, shelf.errors, form="cast", path=path) == NO
-    assert text(shelf.library, "nix", shelf.out, shelf.errors) == NO
+    assert export(recordings.library, "nix", recordings.out, recordings.errors, form="cast", path=path) == NO
+    assert text(recordings.library, "nix", recordings.out, recordings.errors) == NO
     assert not path.exists()
 
 
 # -- from the command line
 
 
-def run(shelf: Shelf, *argv: str) -> tuple[int, str, str]:
-    file = shelf.directory.parent / "config.yaml"
+def run(recordings: RecordingsDirectory, *argv: str) -> tuple[int, str, str]:
+    file = recordings.directory.parent / "config.yaml"
     file.write_text(
-        f"users: {{}}\nroles: {{}}\nrecordings: {{directory: {shelf.directory}}}\naudit: {{file: audit}}\n"
+        f"users: {{}}\nroles: {{}}\nrecordings: {{directory: {recordings.directory}}}\naudit: {{file:"
+        f" audit}}\n"
     )
     out, err = io.StringIO(), io.StringIO()
     code = main(["recordings", *argv, "-c", str(file)], out, err)
     return code, out.getvalue(), err.getvalue()
 
 
-def test_runs_every_command(shelf: Shelf, tmp_path: Path) -> None:
-    sid = shelf.recorded(b"hello\r\n")
-    assert run(shelf, "ls")[1].startswith(sid)
-    assert run(shelf, "ls", "--user", "jane") == (0, "", "")
-    assert json.loads(run(shelf, "ls", "--json", "--since", "2026-01-01")[1])[0]["sid"] == sid
-    assert json.loads(run(shelf, "show", sid, "--json")[1])["sid"] == sid
-    assert run(shelf, "play", sid, "--speed", "2", "--idle", "1") == (0, "hello\r\n", "")
-    assert run(shelf, "text", sid) == (0, "hello\n", "")
-    assert run(shelf, "follow", sid) == (0, "hello\r\n", "")
-    assert run(shelf, "export", sid, "--format", "text", "-o", str(tmp_path / "o")) == (0, "", "")
-    assert run(shelf, "show", "nix") == (
+def test_runs_every_command(recordings: RecordingsDirectory, tmp_path: Path) -> None:
+    sid = recordings.recorded(b"hello\r\n")
+    assert run(recordings, "ls")[1].startswith(sid)
+    assert run(recordings, "ls", "--user", "jane") == (0, "", "")
+    assert json.loads(run(recordings, "ls", "--json", "--since", "2026-01-01")[1])[0]["sid"] == sid
+    assert json.loads(run(recordings, "show", sid, "--json")[1])["sid"] == sid
+    assert run(recordings, "play", sid, "--speed", "2", "--idle", "1") == (0, "hello\r\n", "")
+    assert run(recordings, "text", sid) == (0, "hello\n", "")
+    assert run(recordings, "follow", sid) == (0, "hello\r\n", "")
+    assert run(recordings, "export", sid, "--format", "text", "-o", str(tmp_path / "o")) == (0, "", "")
+    assert run(recordings, "show", "nix") == (
         1,
         "",
         "conchrec: no recording nix; list them with: conchrec recordings ls\n",
     )
 
 
-def test_lists_nothing_without_directory(shelf: Shelf) -> None:
-    assert run(shelf, "ls") == (0, "", "")
+def test_lists_nothing_without_directory(recordings: RecordingsDirectory) -> None:
+    assert run(recordings, "ls") == (0, "", "")
 
 
-def test_reports_unreadable_directory(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf.recorded(b"hello")
+def test_reports_unreadable_directory(
+    recordings: RecordingsDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings.recorded(b"hello")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    code, out, err = run(shelf, "ls")
+    code, out, err = run(recordings, "ls")
     assert (code, out) == (1, "")
-    assert f"cannot read {shelf.directory}" in err
+    assert f"cannot read {recordings.directory}" in err
 
 
-def test_audits_access(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audits_access(
+    recordings: RecordingsDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SUDO_USER", "jane")
-    sid = shelf.recorded(b"hello")
+    sid = recordings.recorded(b"hello")
     audit = tmp_path / "audit"
     for argv in (["play", sid], ["text", sid], ["follow", sid], ["export", sid]):
-        run(shelf, *argv)
+        run(recordings, *argv)
     # nobody has begun a log: a reader does not, either
     assert not audit.exists()
     audit.touch(mode=0o600)
@@ -430,7 +452,7 @@ def test_audits_access(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ["play", sid], ["text", sid], ["follow", sid], ["export", sid], ["ls"], ["show", sid],
         ["play", "nix"],
     ):  # fmt: skip
-        run(shelf, *argv)
+        run(recordings, *argv)
     events = audited(audit)
     assert [event["action"] for event in events] == ["play", "text", "follow", "export"]
     for event in events:
@@ -438,9 +460,9 @@ def test_audits_access(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert (event["by"], event["sudo_user"]) == (pwd.getpwuid(os.getuid()).pw_name, "jane")
 
 
-def test_shows_nothing_without_audit(shelf: Shelf, tmp_path: Path) -> None:
-    sid = shelf.recorded(b"hello")
+def test_shows_nothing_without_audit(recordings: RecordingsDirectory, tmp_path: Path) -> None:
+    sid = recordings.recorded(b"hello")
     (tmp_path / "audit").mkdir()
-    code, out, err = run(shelf, "play", sid)
+    code, out, err = run(recordings, "play", sid)
     assert (code, out) == (1, "")
     assert "audit" in err

@@ -32,14 +32,14 @@ targets:
 """
 
 
-def said(text: str) -> list[str]:
+def lint(text: str) -> list[str]:
     config = parse(text.encode(), Path("/etc/conchrec/config.yaml"))
-    found = warnings(config, NOW, lambda group: bool(group.known_hosts))
-    return [f"{one.line or '-'} {one.path}: {one.problem}" for one in found]
+    problems = warnings(config, NOW, lambda group: bool(group.known_hosts))
+    return [f"{problem.line or '-'} {problem.path}: {problem.problem}" for problem in problems]
 
 
 def test_reports_nothing_about_correct_configuration() -> None:
-    assert said(RIGHT) == []
+    assert lint(RIGHT) == []
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_reports_nothing_about_correct_configuration() -> None:
 )
 def test_warns_of_probable_mistake(old: str, new: str, warning: str) -> None:
     assert old in RIGHT
-    found = said(RIGHT.replace(old, new))
-    assert any(one.startswith(warning) for one in found), found
+    problems = lint(RIGHT.replace(old, new))
+    assert any(problem.startswith(warning) for problem in problems), problems
 
 
 def test_warns_when_no_user_can_approve_alone() -> None:
@@ -118,17 +118,17 @@ def test_warns_when_no_user_can_approve_alone() -> None:
   lead: {"""
     text = RIGHT.replace("roles: [ops, lead,", "roles: [ops, more,").replace("  lead: {", roles)
     text = text.replace("ann: {roles: [lead]}", "ann: {roles: [lead]}\n  tom: {roles: [boss]}")
-    (one,) = said(text)
-    assert one.startswith("2 users.joe.roles: if several roles apply, an approver needs lead")
-    assert said(text.replace("[boss]}", "[boss, lead]}")) == []
+    (problem,) = lint(text)
+    assert problem.startswith("2 users.joe.roles: if several roles apply, an approver needs lead")
+    assert lint(text.replace("[boss]}", "[boss, lead]}")) == []
 
 
 def test_warns_of_key_of_two_users() -> None:
     line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHJmKgMrdi1SrKeLE4OaoCtdZ/oDwaR9U4cY/2i4w5xy"
     text = RIGHT.replace('12-24"]', f'12-24"], authorized_keys: [{line}]')
-    assert said(text) == []
-    (one,) = said(text.replace("roles: [lead]}", f"roles: [lead], authorized_keys: [{line}]}}"))
-    assert one.startswith("3 users.ann: the key SHA256:") and "also belongs to joe" in one
+    assert lint(text) == []
+    (problem,) = lint(text.replace("roles: [lead]}", f"roles: [lead], authorized_keys: [{line}]}}"))
+    assert problem.startswith("3 users.ann: the key SHA256:") and "also belongs to joe" in problem
 
 
 @pytest.mark.parametrize(

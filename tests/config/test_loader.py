@@ -245,8 +245,8 @@ def test_reads_every_word(read: Read) -> None:
         assert read(f"{NOBODY}recordings: {{fsync: {fsync.value}}}").recordings.fsync is fsync
     for record in Record:
         assert read(role(f"options: {{record: {record.value}}}")).roles["ops"].options.record is record
-    for whose in Sees:
-        assert read(role(f"options: {{recordings: {whose.value}}}")).roles["ops"].options.recordings is whose
+    for scope in Sees:
+        assert read(role(f"options: {{recordings: {scope.value}}}")).roles["ops"].options.recordings is scope
 
 
 def test_reads_names_that_look_like_other_types(read: Read) -> None:
@@ -330,10 +330,10 @@ def test_hides_invalid_password_in_error(read: Read, lines: str, path: str) -> N
 def test_warns_of_passwords_readable_by_all(here: Path) -> None:
     path = here / "config.yaml"
     text = f"users: {{joe: {{password: {BCRYPT}}}}}\nroles: {{}}\n"
-    for mode, said in ((0o644, True), (0o640, False)):
+    for mode, is_warned in ((0o644, True), (0o640, False)):
         path.write_text(text)
         path.chmod(mode)
-        assert any("every account can read" in warning for warning in loader.load(path).warnings) is said
+        assert any("every account can read" in warning for warning in loader.load(path).warnings) is is_warned
 
 
 def test_reads_keys_of_me(read: Read, here: Path, keys: dict[str, str]) -> None:

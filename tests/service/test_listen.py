@@ -33,8 +33,8 @@ from tests.support.waiting import reactor
 def test_sets_backlog(description: str, backlog: int) -> None:
     reactor = MemoryReactor()
     serverFromString(reactor, with_backlog(description)).listen(Factory())
-    [(port, _, said, _)] = reactor.tcpServers
-    assert (port, said) == (3023, backlog)
+    [(port, _, backlog, _)] = reactor.tcpServers
+    assert (port, backlog) == (3023, backlog)
 
 
 @pytest.mark.parametrize("description", ["unix:/run/conchrec", "systemd:domain=INET:index=0", "fd:3"])

@@ -71,9 +71,9 @@ def test_raises_file_limit() -> None:
     ],
 )
 def test_detects_aes_instructions(tmp_path: Path, text: str, knows: bool) -> None:
-    told = tmp_path / "cpuinfo"
-    told.write_text(text)
-    assert knows_aes(told) is knows
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(text)
+    assert knows_aes(cpuinfo) is knows
 
 
 def test_reports_no_aes_without_cpuinfo(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_ends_connection_that_cannot_be_checked() -> None:
     watch = StateWatch(context, nothing, nothing, nothing, nothing)
     with capturedLogs() as logged:
         watch.recheck()
-    assert [one.judged for one in all_live] == [1] * 8
-    assert [one.dropped for one in all_live] == [0, 0, 0, 1, 0, 0, 0, 0]
+    assert [live.judged for live in all_live] == [1] * 8
+    assert [live.dropped for live in all_live] == [0, 0, 0, 1, 0, 0, 0, 0]
     (event,) = logged
     assert event["user"] == "joe" and event["log_failure"].type is KeyError

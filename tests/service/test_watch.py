@@ -35,8 +35,8 @@ class Desk:
         self.watch = LedgerWatch(self.ledger, execute, self.events.append)
         self.ledger.append(LedgerAction.OPEN, new_session_id(NOW))
 
-    def report(self, found: Break) -> None:
-        self.watch.report(found)
+    def report(self, tampering: Break) -> None:
+        self.watch.report(tampering)
 
     def check(self) -> None:
         with capturedLogs() as events:
