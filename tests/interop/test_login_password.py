@@ -210,7 +210,7 @@ async def test_accepts_key_while_passwords_are_blocked(stage: Stage) -> None:
     result = await joe.ssh("proxy", "hosts")
     assert (result.code, joe.asked) == (255, [])
     assert "conchrec: too many wrong answers: try again in 5 minutes" in result.errors
-    assert str(reasons(house, "joe")[-1]).startswith("too many wrong guesses; ")
+    assert str(reasons(house, "joe")[-1]).startswith("too many wrong passwords or codes; ")
     (await house.client().ssh("web1", "true")).check()
     # Nor is anybody else kept out.
     (await Somebody(house, "pat", PASSWORD).ssh("proxy", "hosts")).check()
