@@ -1,4 +1,4 @@
-"""The clocks as everybody gets them handed in: Twisted's IReactorTime, with types, and the wall clock."""
+"""The clocks that are passed to all other modules: Twisted's IReactorTime, with types, and the wall clock."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ from typing import Protocol
 
 
 class DelayedCall(Protocol):
-    """A call that is to come (IDelayedCall)."""
+    """A scheduled call (IDelayedCall)."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Do not make the call. Raises an error if it was made or cancelled."""
+        ...
 
-    def active(self) -> bool: ...
+    def active(self) -> bool:
+        """Whether the call will still be made."""
+        ...
 
 
 class Clock(Protocol):
-    """A reactor's time, or ``twisted.internet.task.Clock``. Seconds are monotonic."""
+    """The time of a reactor, or ``twisted.internet.task.Clock``."""
 
-    def seconds(self) -> float: ...
+    def seconds(self) -> float:
+        """The current time in seconds, from a clock that is never set back."""
+        ...
 
-    def callLater(self, delay: float, what: Callable[..., object], /, *args: object) -> DelayedCall: ...
+    def callLater(self, delay: float, what: Callable[..., object], /, *args: object) -> DelayedCall:
+        """Call ``what`` with these arguments after ``delay`` seconds."""
+        ...
 
 
 def utc_now() -> datetime:

@@ -1,7 +1,7 @@
-"""The file systems that conchrec writes to, and how much room they have.
+"""The file systems that conchrec writes to, and their free space.
 
-Below ``least`` no session begins that must be recorded and audited; below half of it those that are live end.
-What is left is for the last lines of those sessions, and for the audit of who was refused.
+With less than ``least`` free bytes no session starts that must be recorded and audited; with less than half
+of it live sessions end. The rest is for the last lines of these sessions, and for the audit of refusals.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from conchrec.errors import SpoolFull
 
 _ROOM_AGAIN = 1.1
-"""This many times ``least`` must be free before a volume counts as having room again: a level near the limit
-must not cause an event each second."""
+"""A volume is OK again when this many times ``least`` is free: otherwise a level near the limit would cause
+an event each second."""
 
 
 class Level(Enum):
@@ -29,7 +29,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """A directory that is written to: ``what`` for, and how many bytes must be free; 0: none must."""
+    """A directory that is written to. ``what`` its purpose, ``least`` the required free bytes (0: none)."""
 
     what: str
     path: Path
@@ -46,19 +46,19 @@ class Change:
 
 
 def free_bytes(path: Path | int) -> int:
-    """What an ordinary user may still write there. Raises OSError."""
+    """The bytes that an ordinary user may still write there. Raises OSError."""
     room = os.statvfs(path)
     return room.f_bavail * room.f_frsize
 
 
 def check_room(what: str, path: Path | int, least: int, shown: Path) -> None:
-    """Raises SpoolFull where less is free, and OSError. ``shown`` names the path in the log."""
+    """Raise SpoolFull if less is free. Raises OSError. ``shown`` is the path for the log."""
     if least and (free := free_bytes(path)) < least:
         raise almost_full(what, shown, free, least)
 
 
 def almost_full(what: str, path: Path, free: int, least: int) -> SpoolFull:
-    """The error that a user reads."""
+    """The error for the user."""
     return SpoolFull(
         f"this session cannot be recorded: the disk for {what} is almost full",
         f"{free} bytes free of {least} at {path}",
@@ -66,10 +66,10 @@ def almost_full(what: str, path: Path, free: int, least: int) -> SpoolFull:
 
 
 class Disks:
-    """Watches volumes; ``required`` are those without which no strict session may begin.
+    """Watches volumes. Without room on the ``required`` ones no strict session may start.
 
-    The recordings' own is watched here for the log alone: their store refuses by itself, so that a session
-    that need not be recorded goes on.
+    The volume of the recordings is watched here for the log only: the store refuses sessions itself, so that
+    a session with ``record: best_effort`` can continue.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Disks:
         self._levels: dict[Volume, Level] = dict.fromkeys((*volumes, *self._required), Level.OK)
 
     def check(self) -> None:
-        """Raises SpoolFull where a required volume is almost full."""
+        """Raise SpoolFull if a required volume is almost full."""
         for volume in self._required:
             free = self._free_of(volume)
             if free is not None and free < volume.least:
@@ -92,17 +92,17 @@ class Disks:
 
     @property
     def is_low(self) -> bool:
-        """Is a required volume, as of the last ``look``?"""
+        """Whether a required volume was low at the last ``update``."""
         return any(self._levels[volume] is not Level.OK for volume in self._required)
 
     @property
     def critical(self) -> str:
-        """What the required volume is for that is so full that live sessions end, as of the last ``look``."""
-        full = (each.what for each in self._required if self._levels[each] is Level.CRITICAL)
+        """The purpose of a required volume that was critical at the last ``update``; empty without one."""
+        full = (volume.what for volume in self._required if self._levels[volume] is Level.CRITICAL)
         return next(full, "")
 
-    def look(self) -> tuple[Change, ...]:
-        """What has changed since the last time. Called about once a second."""
+    def update(self) -> tuple[Change, ...]:
+        """Measure all volumes, and return the changes of levels. Called about once a second."""
         changes = []
         for volume, before in self._levels.items():
             free = self._free_of(volume)
@@ -115,7 +115,7 @@ class Disks:
         return tuple(changes)
 
     def _free_of(self, volume: Volume) -> int | None:
-        """None where nothing can be said: what is written there fails, and says why."""
+        """The free bytes; None if they are unknown: then a write fails with its own error."""
         try:
             return self._free(volume.path) if volume.least else None
         except OSError:

@@ -1,6 +1,6 @@
-"""The families of errors. Each has a ``public`` text for the user and private detail for the log.
+"""The error classes. Each error has a ``public`` text for the user and private detail for the log.
 
-Only ``proxy/refusal.py`` turns one of these into SSH codes.
+Only ``proxy/refusals.py`` translates errors into SSH codes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from conchrec.reasons import Reason, ReasonCode
 
 
 class ConchrecError(Exception):
-    """Anything that conchrec itself refuses or fails at.
+    """The base class of all errors of conchrec.
 
-    ``public`` is one line that says what happened and what to do; the user may read it.
-    ``detail`` is for the log alone. ``code`` says the same in one stable word: the one that is given, that of
-    a ``public`` that has one, or that of the class.
+    ``public`` is one line that says what failed and what to do, for the user. ``detail`` is for the log only.
+    ``code`` is a stable word for the reason: the argument, else the code of ``public``, else that of the
+    class.
     """
 
     default_code: ClassVar[ReasonCode] = ReasonCode.INTERNAL_ERROR
@@ -28,11 +28,15 @@ class ConchrecError(Exception):
 
     @property
     def code(self) -> ReasonCode:
+        """The stable word for the reason."""
         return self.public.code
 
 
 class ConfigError(ConchrecError):
-    """The start is refused. ``path`` is the setting (``roles.ops.hosts[2]``), ``line`` counts from 1."""
+    """The configuration or the state directory has an error.
+
+    ``path`` is the setting (``roles.ops.hosts[2]``) or an option; ``line`` counts from 1.
+    """
 
     default_code = ReasonCode.INVALID_CONFIGURATION
 
@@ -45,7 +49,7 @@ class ConfigError(ConchrecError):
 
 
 class AccessDenied(ConchrecError):
-    """The policy, or a credential, says no. ``rule`` names what said it."""
+    """The policy denies access, or a credential is rejected. ``rule`` names the rule."""
 
     default_code = ReasonCode.PERMISSION_DENIED
 
@@ -57,7 +61,7 @@ class AccessDenied(ConchrecError):
 
 
 class CertificateRejected(AccessDenied):
-    """A certificate is not good for what it was shown for."""
+    """A certificate is not valid for its use."""
 
     default_code = ReasonCode.CERTIFICATE_REJECTED
 
@@ -69,43 +73,43 @@ class UpstreamError(ConchrecError):
 
 
 class Unreachable(UpstreamError):
-    """No TCP connection, no SSH banner, or no key exchange within the connect timeout."""
+    """No TCP connection, no identification string, or no key exchange within the connect timeout."""
 
     default_code = ReasonCode.UNREACHABLE
 
 
 class Busy(UpstreamError):
-    """The target drops handshakes, or says that it does not want them now."""
+    """The target drops new connections because there are too many."""
 
     default_code = ReasonCode.TARGET_BUSY
 
 
 class HostKeyRejected(UpstreamError):
-    """The target's host key or certificate is not one that we trust."""
+    """The target's host key or host certificate is not trusted."""
 
     default_code = ReasonCode.HOST_KEY_REJECTED
 
 
 class LoginRejected(UpstreamError):
-    """The target refused every credential that there was."""
+    """The target rejected every credential."""
 
     default_code = ReasonCode.LOGIN_REJECTED
 
 
 class RecordingError(ConchrecError):
-    """What happens cannot be recorded."""
+    """A session cannot be recorded, or a recording cannot be read."""
 
     default_code = ReasonCode.RECORDING_FAILED
 
 
 class SpoolFull(RecordingError):
-    """No room on the disk, or less than the configuration keeps free."""
+    """The disk is full, or has less free space than the configuration requires."""
 
     default_code = ReasonCode.DISK_FULL
 
 
 class WriteFailed(RecordingError):
-    """The recording (or the audit log) cannot be opened or written."""
+    """The recording, or the audit log, cannot be opened or written."""
 
     default_code = ReasonCode.WRITE_FAILED
 
@@ -117,11 +121,11 @@ class ProtocolViolation(ConchrecError):
 
 
 class RemoteViolation(ProtocolViolation):
-    """Theirs: answered with a DISCONNECT for PROTOCOL_ERROR."""
+    """A violation by the peer: answered with a DISCONNECT for PROTOCOL_ERROR."""
 
 
 class LocalViolation(ProtocolViolation):
-    """Ours: a bug in conchrec."""
+    """A violation by conchrec: a bug."""
 
 
 def error_text(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A queue with a line for each name. Names take turns; within a line the first comes first."""
+"""A queue that serves names in turn, and the items of each name in order."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Items of any kind that can be hashed. Every operation but ``longest`` takes constant time, as long as
-    few names are turned away by ``take``."""
+    """A fair queue of hashable items.
+
+    Every operation but ``longest`` takes constant time, if ``take`` allows most names.
+    """
 
     def __init__(self) -> None:
-        #: In the order of turns; dicts, so that an item leaves its line without a search.
+        #: In the order of turns. Dicts, so that an item can be removed without a search.
         self._lines: OrderedDict[str, dict[T, None]] = OrderedDict()
         self._size = 0
 
     def __len__(self) -> int:
-        """Items of all names."""
+        """The number of items of all names."""
         return self._size
 
     def count(self, name: str) -> int:
-        """Items of one name."""
+        """The number of items of one name."""
         return len(self._lines.get(name, ()))
 
     def add(self, name: str, item: T) -> None:
-        """Put ``item``, which is not in the queue, at the end of the line of ``name``."""
+        """Add ``item``, which is not in the queue, as the last one of ``name``."""
         self._lines.setdefault(name, {})[item] = None
         self._size += 1
 
     def add_first(self, name: str, item: T) -> None:
-        """Put ``item`` at the front of the line of ``name``, whose turn is the next one."""
+        """Add ``item`` as the first one of ``name``, whose turn is the next one."""
         self._lines[name] = {item: None, **self._lines.get(name, {})}
         self._lines.move_to_end(name, last=False)
         self._size += 1
 
     def discard(self, name: str, item: T) -> None:
-        """Take ``item`` out of the line, where it is in it."""
+        """Remove ``item``, if it is in the queue."""
         line = self._lines.get(name)
         if line is None or item not in line:
             return
@@ -48,8 +50,10 @@ class FairQueue(Generic[T]):
             del self._lines[name]
 
     def take(self, allowed: Callable[[str], bool] = lambda name: True) -> tuple[str, T] | None:
-        """The first item of the first name that is allowed, and its name, which then comes last; None where
-        there is none."""
+        """Remove the first item of the next allowed name, and return the name and the item.
+
+        The name then has the last turn. Returns None if there is no allowed name.
+        """
         name = next(filter(allowed, self._lines), None)
         if name is None:
             return None
@@ -60,6 +64,6 @@ class FairQueue(Generic[T]):
         return name, item
 
     def longest(self) -> tuple[str, T]:
-        """The name with the longest line, and the last item of it. Raises ValueError where there is none."""
+        """The name with the most items, and its last item. Raises ValueError for an empty queue."""
         name = max(self._lines, key=lambda name: len(self._lines[name]))
         return name, next(reversed(self._lines[name]))

@@ -1,4 +1,4 @@
-"""A lock on a file that is held for microseconds, and never waited for longer than a moment."""
+"""Short locks on files (flock), with a limited wait."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PAUSE_SECONDS = 0.0002
 
 
 def acquire(descriptor: int, *, patience: float | None = None) -> bool:
-    """Take flock(2) on the file; False where it could not be had, and the caller goes on without.
+    """Lock the file with flock(2), and return whether that succeeded.
 
-    The reactor waits here, so somebody who keeps the lock must not stop it: 50 ms are the most, or
-    ``patience`` in seconds.
+    The reactor waits here, so another process that holds the lock must not stop it: it waits at most 50 ms,
+    or ``patience`` in seconds.
     """
     patience = PATIENCE_SECONDS if patience is None else patience
     end = 0.0
@@ -30,17 +30,17 @@ def acquire(descriptor: int, *, patience: float | None = None) -> bool:
                 return False
             time.sleep(_PAUSE_SECONDS)
         except OSError:
-            return False  # not a file that can be locked
+            return False  # the file system has no locks
 
 
 def release(descriptor: int) -> None:
-    """Give back what ``acquire`` took."""
+    """Release the lock of ``acquire``."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 @contextmanager
 def brief_lock(descriptor: int) -> Iterator[bool]:
-    """Hold the lock meanwhile; yields whether we have it."""
+    """Hold the lock; yields whether it was acquired."""
     is_held = acquire(descriptor)
     try:
         yield is_held

@@ -1,11 +1,11 @@
-"""With whose rights a process works in the directories of the proxy.
+"""The rights with which a process opens files in the directories of the proxy.
 
-They belong to the user that runs the proxy. A command of root's that opened files there would follow that
-user's links with root's rights (``audit.jsonl`` → ``/root/.bashrc``). So it takes on the owner's uid and gid,
-without other groups, before it opens anything there; what it makes is the owner's by itself.
+These directories belong to the account that runs the proxy. If root opened files there, it would follow
+links of that account with root's rights (``audit.jsonl`` → ``/root/.bashrc``). So a command of root takes on
+the owner's uid and gid, without other groups, before it opens anything there; new files belong to the owner.
 
-What root names on the command line (``--out FILE``, ``--identity FILE``) is root's business: it is opened
-within ``as_invoker``, by commands that have kept the way back (``for_good=False``).
+Files that root names on the command line (``--out FILE``, ``--identity FILE``) are opened within
+``as_invoker``, by commands that can return to root's rights (``for_good=False``).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pathlib import Path
 from conchrec.errors import ConchrecError
 from conchrec.reasons import ReasonCode
 
-#: Who has started the process, whatever rights it has taken on since.
+#: The account that started the process.
 INVOKER = os.getuid()
 
 
 class CannotActAsOwner(ConchrecError):
-    """The operating system does not let root become the owner."""
+    """The operating system does not allow root to become the owner."""
 
     default_code = ReasonCode.WRONG_ACCOUNT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Whose rights are to be taken on, for the sake of which directory."""
+    """The owner of a directory, whose rights a process takes on."""
 
     uid: int
     gid: int
@@ -41,26 +41,29 @@ class Owner:
 
 
 def foreign_owner(directory: Path) -> Owner | None:
-    """Who owns the directory, where this process is root's and the directory is not. Raises OSError."""
+    """The owner of the directory, if this process has root's rights and another account owns it; else None.
+
+    Raises OSError.
+    """
     if os.geteuid() != 0:
         return None
     try:
-        there = os.stat(directory)
+        status = os.stat(directory)
     except FileNotFoundError:
         return None
-    if there.st_uid == 0:
+    if status.st_uid == 0:
         return None
     try:
-        gid = pwd.getpwuid(there.st_uid).pw_gid
+        gid = pwd.getpwuid(status.st_uid).pw_gid
     except KeyError:
-        gid = there.st_gid
-    return Owner(uid=there.st_uid, gid=gid, directory=directory)
+        gid = status.st_gid
+    return Owner(uid=status.st_uid, gid=gid, directory=directory)
 
 
 def act_as(owner: Owner, *, for_good: bool) -> None:
-    """Take on the owner's rights. Raises CannotActAsOwner; then the process must not go on.
+    """Take on the owner's rights. Raises CannotActAsOwner; then the process must not continue.
 
-    ``for_good``: there is no way back, also not for code that an attacker has made it run.
+    With ``for_good`` the process can never get root's rights again, not even if an attacker controls it.
     """
     uid, gid = owner.uid, owner.gid
     try:
@@ -73,14 +76,14 @@ def act_as(owner: Owner, *, for_good: bool) -> None:
             os.seteuid(uid)
     except OSError as error:
         raise CannotActAsOwner(
-            f"{owner.directory} belongs to user {uid}, and root cannot become that user"
-            f" ({error.strerror}): run this as the user that runs conchrec"
+            f"{owner.directory} belongs to the user {uid}, and root cannot become that user"
+            f" ({error.strerror}); run this command as the account that runs conchrec"
         ) from error
 
 
 @contextmanager
 def as_owner(directory: Path) -> Iterator[None]:
-    """With the rights of the directory's owner, for a while; nothing where there is no other owner."""
+    """Run with the rights of the directory's owner; with unchanged rights if ``foreign_owner`` has none."""
     owner = foreign_owner(directory)
     if owner is None:
         yield
@@ -97,7 +100,7 @@ def as_owner(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def as_invoker() -> Iterator[None]:
-    """With the rights of the user who started the process, where it can take them on again."""
+    """Run with the rights of the account that started the process, if the process can get them again."""
     uid, gid = os.geteuid(), os.getegid()
     if uid == os.getuid():
         yield
@@ -112,12 +115,12 @@ def as_invoker() -> Iterator[None]:
 
 
 def create(path: Path, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
-    """A descriptor of a new file. Raises FileExistsError where there is one, or a link; and OSError."""
+    """A descriptor of a new file. Raises OSError, and FileExistsError for an existing file or link."""
     return os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=dir_fd)
 
 
 def reopen(path: Path, flags: int) -> int:
-    """A descriptor of a file that is there. Follows a link of root's or our own alone. Raises OSError."""
+    """A descriptor of an existing file. Follows only links of root or of our own account. Raises OSError."""
     try:
         return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -127,8 +130,8 @@ def reopen(path: Path, flags: int) -> int:
     try:
         if os.fstat(link).st_uid not in (0, os.geteuid()):
             raise OSError(errno.ELOOP, "is not followed: a symbolic link of another user", str(path))
-        # Of this very link: the name may be another one's by now.
-        leads_to = os.readlink("", dir_fd=link)
+        # Read the link by its descriptor: the path may name another file by now.
+        destination = os.readlink("", dir_fd=link)
     finally:
         os.close(link)
-    return os.open(path.parent / leads_to, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(path.parent / destination, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -474,8 +474,8 @@ class ReasonCode(str, enum.Enum):
 
 
 class Reason(str):
-    """A text for people that carries its code. It is a plain ``str`` everywhere else; text that is made of
-    it (an f-string, a slice) is not a Reason any more."""
+    """A text for people with its code. Otherwise it is a ``str``; text that is derived from it (by an
+    f-string, a slice) has no code."""
 
     __slots__ = ("code",)
 

@@ -17,24 +17,26 @@ from conchrec.ownership import as_owner, foreign_owner
 from conchrec.service.preload import all_may_import, load_all
 from conchrec.service.proxy import Proxy
 
-#: sysexits.h: something is wrong with the configuration.
+#: sysexits.h: the configuration has an error.
 EX_CONFIG = 78
 _CACHE_MESSAGE = "Unable to write to plugin cache"
 
 
 class Options(usage.Options):
+    """The options of ``twistd conchrec``."""
+
     synopsis = "[-c config.yaml]"
-    longdesc = "An SSH proxy that ends, records and relays sessions to stock sshd."
+    longdesc = "conchrec is an SSH proxy that records sessions, and relays them to unmodified sshd."
     optParameters = [  # noqa: RUF012  # Twisted reads it from the class
-        ["config", "c", None, "The configuration file; else ./config.yaml, else /etc/conchrec/config.yaml."],
+        ["config", "c", None, "The configuration file (else ./config.yaml, else /etc/conchrec/config.yaml)."],
     ]
 
 
-def find_config(given: str | None) -> Path:
-    """The file to read; the first of the defaults where none exists, for its error text."""
-    if given is not None:
-        return Path(given)
-    return next((path for path in DEFAULT_FILES if path.exists()), DEFAULT_FILES[0])
+def find_config(path: str | None) -> Path:
+    """The configuration file; if no default exists, the first one, whose error text names it."""
+    if path is not None:
+        return Path(path)
+    return next((file for file in DEFAULT_FILES if file.exists()), DEFAULT_FILES[0])
 
 
 def forget_plugin_cache_message() -> None:
@@ -53,17 +55,17 @@ def forget_plugin_cache_message() -> None:
 
 
 def makeService(options: Options) -> Proxy:
-    """Read the configuration and open the state. Exits with 78 and every problem on stderr."""
+    """Read the configuration and open the state directory. On errors, prints them and exits with 78."""
     from twisted.internet import reactor
 
     forget_plugin_cache_message()
     try:
-        # A wall clock that is put back would hold up every timer, locks and the ends of sessions among them.
+        # If the wall clock were set back, every timer would be late, for example the end of sessions.
         reactor.seconds = time.monotonic  # type: ignore[method-assign,misc]
         config: Config = load(find_config(options["config"]))
         if foreign_owner(config.state_dir) is not None and not all_may_import():
             load_all("conchrec.cli")
-        # With --uid, twistd takes on that user's rights when all sockets are open, which is later.
+        # With --uid, twistd takes on the rights of that account later, when all sockets are open.
         with as_owner(config.state_dir):
             proxy = Proxy(config, reactor)
         if hasattr(signal, "SIGHUP"):

@@ -1,7 +1,7 @@
-"""Makes text from outside safe to print, to log and to write into a record: the only module that does.
+"""Makes foreign text safe to print, to log and to record. No other module escapes text.
 
 Names, commands, paths, banners and error texts come from users, targets, agents and files. A character that
-is not printable may move a cursor, hide what follows it or reverse it, so none reaches a terminal.
+is not printable may move the cursor, or hide or reverse the text after it, so none reaches a terminal.
 
 =============  ===================================================  =======================================
 function       for                                                  what is not printable becomes
@@ -14,9 +14,9 @@ quote          a word within a sentence                             an escape, a
 escape_json    text that is JSON already                            JSON's escape: ``\\u001b``
 =============  ===================================================  =======================================
 
-Printable is what ``str.isprintable`` says (no control, format, surrogate, private or unassigned character,
-and of the blanks the space alone), without the letters that Unicode calls default ignorable: fillers and
-variation selectors have no width and leave no trace on a screen.
+Printable characters are those of ``str.isprintable`` (no control, format, surrogate, private or unassigned
+characters, and no blanks but the space), without those that Unicode calls default ignorable: fillers and
+variation selectors have no width and are invisible.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from collections.abc import Callable
 
 from conchrec.reasons import Reason
 
-#: What every line of ours for a user begins with.
+#: Every line of ours for a user begins with this.
 PREFIX = "conchrec: "
-#: Longer than any sentence of ours; what a target says of itself may be longer.
+#: Longer than our own sentences; texts of targets may be longer.
 MAX_LINE = 1024
 
 # Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties.txt), as far as isprintable lets it pass.
@@ -50,7 +50,7 @@ _OURS = re.compile(rf"conchrec(?=[\s\u2800\u0300-\u036f]*[{_COLONS}])", re.IGNOR
 
 
 def is_printable(text: str) -> bool:
-    """Whether a terminal shows each character of ``text`` and obeys none."""
+    """Whether a terminal shows each character of ``text``, and none controls it."""
     return text.isprintable() and (text.isascii() or _INVISIBLE.search(text) is None)
 
 
@@ -108,7 +108,7 @@ def escape_json(encoded: str) -> str:
 
 
 def _head(text: str | bytes, limit: int | None) -> str:
-    """As much of ``text`` as the limit may need, and one character that says whether there is more."""
+    """The first characters of ``text``: at most one more than the limit, which shows that there are more."""
     if isinstance(text, bytes):
         return decode_text(text if limit is None else text[: 4 * limit + 4])
     return text if limit is None else text[: limit + 1]
@@ -124,8 +124,10 @@ def _escaped(text: str) -> str:
 
 
 class _Escapes(dict[int, str]):
-    """A table for ``str.translate``: printable letters as they are, escapes for others. It grows with the
-    letters that come, up to a limit."""
+    """A table for ``str.translate``: printable characters unchanged, and escapes for others.
+
+    It grows with the characters that occur, up to a limit.
+    """
 
     MOST = 4096
 

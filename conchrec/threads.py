@@ -1,4 +1,4 @@
-"""Threads as everybody gets them handed in: a function that runs work in one."""
+"""The type of the functions that run work in a thread; they are passed to all modules that need one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ T = TypeVar("T")
 
 
 class InThread(Protocol):
-    """Runs ``work`` in a thread and fires with its result, in the reactor."""
+    """A function that runs work in a thread."""
 
-    def __call__(self, work: Callable[[], T], /) -> Deferred[T]: ...
+    def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
+        """Run ``work`` in a thread. Fires with its result, in the reactor."""
+        ...

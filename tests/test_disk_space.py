@@ -27,7 +27,7 @@ class Bench:
 
     def levels(self, **free: int) -> list[tuple[str, str]]:
         self.free |= {Path(f"/{name}"): size for name, size in free.items()}
-        return [(change.volume.what, change.level.value) for change in self.disks.look()]
+        return [(change.volume.what, change.level.value) for change in self.disks.update()]
 
 
 def test_reports_levels() -> None:
@@ -61,7 +61,7 @@ def test_ignores_volume_without_limit() -> None:
     volume = Volume(what="x", path=Path("/missing"), least=0)
     disks = Disks((), required=(volume,), free=lambda path: pytest.fail("looked"))
     disks.check()
-    assert disks.look() == ()
+    assert disks.update() == ()
 
 
 def test_measures_real_file_systems(tmp_path: Path) -> None:
@@ -69,5 +69,5 @@ def test_measures_real_file_systems(tmp_path: Path) -> None:
     check_room("recordings", tmp_path, 1, tmp_path)
     with pytest.raises(SpoolFull):
         check_room("recordings", tmp_path, 2**62, tmp_path)
-    assert Disks((), required=(Volume(what="x", path=tmp_path, least=1),)).look() == ()
+    assert Disks((), required=(Volume(what="x", path=tmp_path, least=1),)).update() == ()
     assert Level("low") is Level.LOW

@@ -248,7 +248,7 @@ def test_stops_when_root_cannot_become_owner(tmp_path: Path, monkeypatch: pytest
     for name in ("setgroups", "setresgid", "setegid", "seteuid"):
         monkeypatch.setattr(os, name, lambda *ids, name=name: done.append(name))
     monkeypatch.setattr(os, "setresuid", refused)
-    with pytest.raises(CannotActAsOwner, match="run this as the user that runs conchrec"):
+    with pytest.raises(CannotActAsOwner, match="run this command as the account that runs conchrec"):
         act_as(Owner(uid=1, gid=1, directory=tmp_path), for_good=True)
     assert done == ["setgroups", "setresgid"], "groups first: afterwards it could not"
 

@@ -35,6 +35,7 @@ class Mode(Enum):
 
     @property
     def records(self) -> bool:
+        """Whether the proxy records sessions."""
         return self in (Mode.PROXY, Mode.PROXY_SYNC)
 
 

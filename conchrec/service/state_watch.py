@@ -83,7 +83,7 @@ class StateWatch:
 
     def _check_disks(self) -> None:
         disks = self._context.services.disks
-        changes = disks.look()
+        changes = disks.update()
         for change in changes:
             volume = change.volume
             say = _log.info if change.level is Level.OK else _log.error
