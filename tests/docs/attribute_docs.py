@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -19,11 +18,22 @@ class AttributeDoc:
     example: str = ""
 
 
-def attribute_docs(kind: type) -> Mapping[str, AttributeDoc]:
+class AttributeDocs(dict[str, AttributeDoc]):
+    """The docstrings below the attributes of a class. The KeyError of a missing one says where to add it."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self._name = f"{kind.__module__}.{kind.__qualname__}"
+
+    def __missing__(self, attribute: str) -> AttributeDoc:
+        raise KeyError(f"{self._name}.{attribute} has no docstring below it")
+
+
+def attribute_docs(kind: type) -> AttributeDocs:
     """The docstrings of the attributes that the class itself defines, by attribute, in order."""
     definition = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(definition, ast.ClassDef)
-    docs = {}
+    docs = AttributeDocs(kind)
     for statement, following in zip(definition.body, definition.body[1:], strict=False):
         if isinstance(statement, ast.AnnAssign):
             target: ast.expr = statement.target

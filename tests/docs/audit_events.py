@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from datetime import datetime, timezone
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from conchrec.audit.encoder import encode
 from conchrec.audit.events import CATALOGUE, AuditEvent
 from tests.docs import markdown
-from tests.docs.attribute_docs import attribute_docs
+from tests.docs.attribute_docs import AttributeDocs, attribute_docs
 from tests.docs.audit_examples import EXAMPLES
 
 _TIME = datetime(2026, 11, 29, 14, 2, 11, 30000, tzinfo=timezone.utc)
@@ -50,12 +50,12 @@ def fields_of(kind: type[AuditEvent]) -> Iterator[Field[Any]]:
     return (item for item in fields(kind) if item.name not in common)
 
 
-def field_docs(kind: type[AuditEvent]) -> Mapping[str, str]:
-    """The meaning of each field, also of those that an event inherits from another one."""
-    docs: dict[str, str] = {}
+def field_docs(kind: type[AuditEvent]) -> AttributeDocs:
+    """The docstrings of all fields, also of those that an event inherits from another one."""
+    docs = AttributeDocs(kind)
     for base in reversed(kind.__mro__):
         if issubclass(base, AuditEvent):
-            docs |= {name: doc.text for name, doc in attribute_docs(base).items()}
+            docs.update(attribute_docs(base))
     return docs
 
 
@@ -65,7 +65,9 @@ def _when(kind: type[AuditEvent]) -> str:
 
 
 def _event(kind: type[AuditEvent]) -> str:
-    example = next(event for event in EXAMPLES if type(event) is kind)
+    example = next((event for event in EXAMPLES if type(event) is kind), None)
+    if example is None:
+        raise LookupError(f"tests/docs/audit_examples.py has no example of {kind.__name__}")
     values = json.loads(encode(example, _TIME) + b"}")
     parts = [
         f"### {kind.event}\n",
@@ -80,7 +82,7 @@ def _event(kind: type[AuditEvent]) -> str:
 def _field_list(kind: type[AuditEvent]) -> str:
     docs = field_docs(kind)
     return "".join(
-        markdown.item(f"`{item.name}` ({_type(item)}): {docs[item.name]}") for item in fields_of(kind)
+        markdown.item(f"`{item.name}` ({_type(item)}): {docs[item.name].text}") for item in fields_of(kind)
     )
 
 
