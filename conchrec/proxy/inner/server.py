@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.access.options import SessionOptions
-from conchrec.clock import DelayedCall
+from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
 from conchrec.proxy import refusals
@@ -112,7 +112,7 @@ class TargetServer:
             begin=self._begin_session,
             is_over=lambda: self._has_ended,
         )
-        self._timers: dict[str, DelayedCall] = {}
+        self._timers = _Timers(self._services.clock)
         self._has_ended = False
         #: Disconnects after the sessions had time to show why they end.
         self._disconnect_timer: DelayedCall | None = None
@@ -230,7 +230,7 @@ class TargetServer:
         if self._is_useless:
             self._end_soon()
         # ``ssh -N`` may open no channel for a long time, but the target limits the time for our login.
-        self._set_timer("agent", IDLE_AGENT_SECONDS, self.upstream.inner_settled)
+        self._timers.set("agent", IDLE_AGENT_SECONDS, self.upstream.inner_settled)
         self.upstream.when_ready().addCallbacks(self._target_ready, self._target_failed)
 
     def channel_requested(self, opening: IncomingOpen) -> None:
@@ -265,7 +265,7 @@ class TargetServer:
             session.open_target(upstream.connection)
         else:
             session.confirm_early()
-            self._set_timer("agent", AGENT_SECONDS, upstream.inner_settled)
+            self._timers.set("agent", AGENT_SECONDS, upstream.inner_settled)
             upstream.when_ready().addCallbacks(
                 session.open_target, lambda failure: session.fail(_error(failure))
             )
@@ -328,7 +328,7 @@ class TargetServer:
         return self._access.denied is not None or self.upstream.state is UpstreamState.LOST
 
     def _end_soon(self) -> None:
-        self._set_timer("useless", USELESS_SECONDS, self._end_if_useless)
+        self._timers.set("useless", USELESS_SECONDS, self._end_if_useless)
 
     def _end_if_useless(self) -> None:
         if self._is_useless and not self.session_count:
@@ -336,18 +336,6 @@ class TargetServer:
             text = "the connection to the target has ended, and no session is left"
             nothing_left = refusals.reason_line(Reason(ReasonCode.NOTHING_LEFT, text))
             self._disconnect(refusals.error_line(error) if error is not None else nothing_left)
-
-    # --- time
-
-    def _set_timer(self, name: str, seconds: float, call: Callable[[], object]) -> None:
-        self._drop_timer(name)
-        if not self._has_ended:
-            self._timers[name] = self._services.clock.callLater(seconds, call)
-
-    def _drop_timer(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None and timer.active():
-            timer.cancel()
 
     # --- ends
 
@@ -364,12 +352,35 @@ class TargetServer:
         if self._has_ended:
             return
         self._has_ended = True
-        for timer in self._timers.values():
-            if timer.active():
-                timer.cancel()
-        self._timers.clear()
+        self._timers.stop()
         self._limits.stop()
         self.upstream.close(self._transport.lost)
+
+
+class _Timers:
+    """The named timers of one connection."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._timers: dict[str, DelayedCall] = {}
+        self._is_stopped = False
+
+    def set(self, name: str, seconds: float, call: Callable[[], object]) -> None:
+        """Call a function later, instead of what was set under this name before; nothing after ``stop``."""
+        self._cancel(name)
+        if not self._is_stopped:
+            self._timers[name] = self._clock.callLater(seconds, call)
+
+    def stop(self) -> None:
+        """Cancel all timers."""
+        self._is_stopped = True
+        for name in tuple(self._timers):
+            self._cancel(name)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None and timer.active():
+            timer.cancel()
 
 
 class _TargetHandler:
