@@ -14,6 +14,8 @@ from typing import Any
 
 from twisted.conch.interfaces import ISFTPServer
 from twisted.conch.ssh import filetransfer, forwarding
+from twisted.conch.ssh.connection import SSHConnection
+from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.unix import SFTPServerForUnixConchUser
 from twisted.python.components import registerAdapter
 from twisted.python.filepath import FilePath
@@ -57,9 +59,20 @@ class Full(demo_target.Caller):
         return (1, struct.pack(">L", bound)) if port == 0 else 1
 
 
+class PatientConnection(SSHConnection):
+    """Conch sends EOF before data that still waits for the window: then clients drop that data."""
+
+    def sendEOF(self, channel: Any) -> None:
+        """Send it, unless data waits: CLOSE follows that data anyway."""
+        if not channel.buf and not channel.extBuf:
+            super().sendEOF(channel)
+
+
 def main(*arguments: str) -> None:
+    """Run the server; the arguments are those of the program."""
     registerAdapter(SFTPServerForUnixConchUser, Full, ISFTPServer)
     demo_target.Caller = Full  # type: ignore[misc]
+    SSHFactory.services = {**SSHFactory.services, b"ssh-connection": PatientConnection}
     demo_target.main(*arguments)
 
 
