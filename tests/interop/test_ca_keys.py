@@ -75,7 +75,7 @@ async def test_asks_for_passphrase_of_authority_keys_at_start(stage: Stage) -> N
 
     alone = await proxy.launch().wait()
     assert alone.code == 78
-    assert "user_ca has a passphrase, and there is no terminal to ask for it" in alone.errors
+    assert "user_ca has a passphrase, but there is no terminal to ask for it" in alone.errors
 
     for passphrase, good in (("wrong", False), ("open sesame", True)):
         process = stage.process(*command, env=proxy.env, terminal=(24, 200))

@@ -89,7 +89,7 @@ async def test_fails_start_with_invalid_certificate(stage: Stage) -> None:
     """The proxy does not start, and says which file."""
     rubbish = stage.file("rubbish.pem", "rubbish\n")
     for files, said in (
-        (f"privateKey={rubbish}:certKey={rubbish}", "invalid endpoint"),
+        (f"privateKey={rubbish}:certKey={rubbish}", "listen"),
         (f"privateKey={rubbish}.none:certKey={rubbish}", "No such file"),
     ):
         house = await build(stage, settings={"web": {"listen": [f"ssl:{free_port()}:{files}"]}}, start=False)
