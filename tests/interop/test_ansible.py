@@ -208,9 +208,9 @@ async def test_copies_and_fetches_large_file(
     events = await control.events()
     recorded(house, events)
     ends = named(events, "session.end")
-    for method in ("stdin", "stdout"):
-        sizes = [end[method] for end in ends]
-        assert any(isinstance(size, int) and size > 3_000_000 for size in sizes), f"{method}: {sizes}"
+    for stream in ("stdin", "stdout"):
+        sizes = [end[stream] for end in ends]
+        assert any(isinstance(size, int) and size > 3_000_000 for size in sizes), f"{stream}: {sizes}"
     assert bool(named(events, "subsystem")) == (method == "sftp")
 
 

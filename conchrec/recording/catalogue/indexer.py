@@ -8,9 +8,10 @@ recordings (which may hold anything) outside the process that holds keys.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -106,11 +107,26 @@ def fill(
     """
     from conchrec.recording.catalogue.index import NAME, IndexBroken, remove
 
+    with _alone(directory):
+        try:
+            return _fill(directory, on_progress, rebuild=rebuild)
+        except IndexBroken:
+            remove(directory / NAME)
+            return _fill(directory, on_progress, rebuild=False)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Let one process at a time fill the index of this directory; wait until it is our turn.
+
+    Another one would find the recording that this one is reading, and take it for one that ended its reader.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return _fill(directory, on_progress, rebuild=rebuild)
-    except IndexBroken:
-        remove(directory / NAME)
-        return _fill(directory, on_progress, rebuild=False)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _fill(directory: Path, on_progress: Callable[[int, int], None], *, rebuild: bool) -> list[str]:
