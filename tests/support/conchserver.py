@@ -65,7 +65,7 @@ class PatientConnection(SSHConnection):
     def sendEOF(self, channel: Any) -> None:
         """Send it, unless data waits: CLOSE follows that data anyway."""
         if not channel.buf and not channel.extBuf:
-            super().sendEOF(channel)
+            super().sendEOF(channel)  # type: ignore[no-untyped-call]
 
 
 def main(*arguments: str) -> None:
