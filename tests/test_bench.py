@@ -52,7 +52,9 @@ def figure(
 
 def test_lists_benchmarks() -> None:
     done = bench("--list")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [one.name for one in BENCHMARKS]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        benchmark.name for benchmark in BENCHMARKS
+    ]
 
 
 @pytest.mark.parametrize("wrong", [["nonsense"], ["--rounds", "0"], ["--size", "1"], ["--size", "0"]])
@@ -62,9 +64,9 @@ def test_rejects_invalid_arguments(wrong: list[str]) -> None:
 
 def test_selects_benchmarks() -> None:
     def names(*words: str) -> set[str]:
-        return {one.name for one in chosen(parser().parse_args(words))}
+        return {benchmark.name for benchmark in chosen(parser().parse_args(words))}
 
-    every = {one.name for one in BENCHMARKS}
+    every = {benchmark.name for benchmark in BENCHMARKS}
     assert names() == every - {"rekeys"}
     assert names("--full") == every
     assert names("rekeys", "echo") == {"rekeys", "echo"}
@@ -83,8 +85,8 @@ def test_reads_amounts() -> None:
 
 
 def test_computes_medians_and_ratio() -> None:
-    one = figure((10, 30, 90), (20, 20, 30))
-    assert (one.median, one.yardstick_median, one.ratio, one.spread) == (30, 20, 1.5, (0.5, 3))
+    result = figure((10, 30, 90), (20, 20, 30))
+    assert (result.median, result.yardstick_median, result.ratio, result.spread) == (30, 20, 1.5, (0.5, 3))
     alone = figure((1, 2, 3))
     assert (alone.median, alone.yardstick_median, alone.ratio, alone.spread) == (2, None, None, None)
     assert figure((0,), (0,)).ratio is None
@@ -109,8 +111,8 @@ def test_computes_percentiles() -> None:
     ],
 )
 def test_judges_bars(bar: Bar, shown: str, reached: bool) -> None:
-    one = figure((18,), (20,))
-    assert (bar.text(one.unit), bar.reached(one)) == (shown, reached)
+    result = figure((18,), (20,))
+    assert (bar.text(result.unit), bar.reached(result)) == (shown, reached)
 
 
 def test_fails_ratio_without_yardstick() -> None:
@@ -129,7 +131,7 @@ def test_computes_gate() -> None:
 
 
 def test_judges_each_benchmark_once() -> None:
-    assert len({one.name for one in BENCHMARKS}) == len(BENCHMARKS)
+    assert len({benchmark.name for benchmark in BENCHMARKS}) == len(BENCHMARKS)
 
 
 # --- what comes out
@@ -187,10 +189,13 @@ def test_runs_tiny_benchmark() -> None:
 
 async def test_runs_tiny_idle_sessions(stage: Stage) -> None:
     """With the light client and the light target, which nothing else uses."""
-    said: list[str] = []
-    measured = await IDLE.run(Run(stage=stage, effort=Effort(sessions=(2, 3)), say=said.append))
-    assert [one.name for one in measured.figures][:2] == ["memory of a session, 2", "memory of a session, 3"]
-    assert said[-1] == "3 sessions"
+    lines: list[str] = []
+    measured = await IDLE.run(Run(stage=stage, effort=Effort(sessions=(2, 3)), say=lines.append))
+    assert [value.name for value in measured.figures][:2] == [
+        "memory of a session, 2",
+        "memory of a session, 3",
+    ]
+    assert lines[-1] == "3 sessions"
 
 
 # --- floods
@@ -207,7 +212,7 @@ def test_names_existing_floods_in_rows() -> None:
 async def test_measures_bystander_during_flood(stage: Stage) -> None:
     effort = Effort(only=("ping",), flood=0.2, flood_logins=1, gate=True)
     measured = await HOSTILE.run(Run(stage=stage, effort=effort, say=lambda text: None))
-    assert [one.name for one in measured.figures] == [
+    assert [value.name for value in measured.figures] == [
         "pings: key, p99", "pings: key, p50", "pings: login", "pings: lock",
     ]  # fmt: skip
     p99, p50, login, lock = measured.figures
@@ -216,14 +221,14 @@ async def test_measures_bystander_during_flood(stage: Stage) -> None:
 
 
 #: One for each way in which floods are made.
-WAYS = (
+FLOOD_KINDS = (
     "dh-group16", "krl", "ignore-early", "rekeys", "screen", "sessions", "controls", "sftp", "offers", "held",
 )  # fmt: skip
 
 
 async def test_sends_flood(stage: Stage) -> None:
     floods = await make_floods(Run(stage=stage, effort=Effort(), say=lambda text: None))
-    for row in [row for row in ROWS if row.kind in WAYS or row.target in ("rekeys", "ignore")]:
+    for row in [row for row in ROWS if row.kind in FLOOD_KINDS or row.target in ("rekeys", "ignore")]:
         flood = floods.start(replace(row, count=1), floods.scene.ours)
         await flood.says("flooding\n")
         await floods.begins(row)

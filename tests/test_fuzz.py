@@ -149,10 +149,10 @@ def test_accepts_refusal() -> None:
 
 
 def test_reports_unexpected_exception() -> None:
-    with pytest.raises(Found) as found:
+    with pytest.raises(Found) as error:
         tried(lambda data: data[7], (RemoteViolation,))
-    assert isinstance(found.value.__cause__, IndexError)
-    assert len(found.value.data) <= 7
+    assert isinstance(error.value.__cause__, IndexError)
+    assert len(error.value.data) <= 7
 
 
 def test_reports_logged_failure() -> None:
@@ -164,9 +164,9 @@ def test_reports_logged_failure() -> None:
         except Exception:
             log.failure("swallowed")
 
-    with pytest.raises(Found) as found:
+    with pytest.raises(Found) as error:
         tried(swallow)
-    assert "swallowed" in str(found.value.__cause__)
+    assert "swallowed" in str(error.value.__cause__)
 
 
 @pytest.mark.parametrize("size", [1, 100_000])
@@ -187,10 +187,10 @@ def test_reports_endless_loop() -> None:
             except Exception:
                 continue
 
-    with pytest.raises(Found) as found:
+    with pytest.raises(Found) as error:
         tried(spin, limits=replace(LIMITS, seconds=0.2))
-    assert isinstance(found.value.__cause__, Stuck)
-    assert len(found.value.data) == 11
+    assert isinstance(error.value.__cause__, Stuck)
+    assert len(error.value.data) == 11
 
 
 class Lock:
@@ -224,12 +224,12 @@ def test_shortens_session() -> None:
         packed=True,
         length=50,
     )
-    with pytest.raises(Found) as found:
+    with pytest.raises(Found) as error:
         fuzz(target, runs=5000, seed=SEED)
-    assert {b"1", b"2"} <= set(unpack(found.value.data))
-    assert len(unpack(found.value.data)) <= 2 * MAX_MESSAGES
+    assert {b"1", b"2"} <= set(unpack(error.value.data))
+    assert len(unpack(error.value.data)) <= 2 * MAX_MESSAGES
     with pytest.raises(IndexError):
-        replay(target, found.value.data)
+        replay(target, error.value.data)
 
 
 # --- inputs
@@ -249,7 +249,7 @@ def test_makes_same_inputs_from_same_seed(packed: bool) -> None:
     assert len(set(first)) > 1000
     assert MAX_LARGE * (MAX_MESSAGES + 1) > max(map(len, first)) > 10_000
     if packed:
-        assert all(pack(unpack(one)) == one for one in first)
+        assert all(pack(unpack(packed_)) == packed_ for packed_ in first)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=NAMES)
@@ -268,4 +268,4 @@ def test_has_valid_corpus_of_parsers() -> None:
 def test_packs_and_unpacks_sequences(messages: list[bytes], anything: bytes) -> None:
     assert unpack(pack(messages)) == messages
     assert unpack(pack(messages) + pack(messages)) == messages * 2
-    assert all(one in anything for one in unpack(anything))
+    assert all(message in anything for message in unpack(anything))

@@ -125,7 +125,7 @@ def test_detects_each_reverted_fix(plant: str, stacks: Stacks, monkeypatch: pyte
     take_back(monkeypatch)
     for number in range(first, first + CASES):
         case = make_case(SEED, number)
-        if any(seen in one for one in problems(stacks, case)):
+        if any(seen in text for text in problems(stacks, case)):
             break
     else:
         pytest.fail(f"{CASES} cases find nothing")
@@ -135,8 +135,8 @@ def test_shortens_findings(stacks: Stacks, monkeypatch: pytest.MonkeyPatch) -> N
     _unsplit(monkeypatch)
     stacks.only = "to the server.*the maximum is"
     case = next(case for number in range(CASES) if problems(stacks, case := make_case(SEED, number)))
-    (found, *_) = problems(stacks, case)
-    short = shortened(stacks, case, {found.partition(":")[0]}, kind=lambda one: one.partition(":")[0])
+    (text, *_) = problems(stacks, case)
+    short = shortened(stacks, case, {text.partition(":")[0]}, kind=lambda line: line.partition(":")[0])
     assert problems(stacks, short)
     assert len(short.steps) <= len(case.steps) // 2
 

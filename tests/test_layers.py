@@ -108,11 +108,11 @@ ASSEMBLE = frozenset({"conchrec.tap", "conchrec.service.proxy", "conchrec.cli.ma
 
 def modules() -> dict[str, Path]:
     """Every module of ours by its name."""
-    found = {}
+    paths = {}
     for path in sorted([*PACKAGE.rglob("*.py"), *(ROOT / "twisted").rglob("*.py")]):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 MODULES = modules()
@@ -160,13 +160,13 @@ def layer_of(name: str) -> tuple[int, str]:
 def upward(name: str) -> list[str]:
     """What a module imports that does not stand below it."""
     number, prefix = layer_of(name)
-    found = []
+    imports_ = []
     for imported in imports(name):
         if imported in MODULES and imported != "conchrec":
             other, package = layer_of(imported)
             if other < number or (other == number and package != prefix):
-                found.append(imported)
-    return found
+                imports_.append(imported)
+    return imports_
 
 
 def outward(name: str) -> list[str]:

@@ -38,7 +38,7 @@ from conchrec.yaml_cursor import parse_duration, parse_size
 ETC = Path(__file__).parents[2] / "etc"
 NOBODY = "users: {}\nroles: {}\n"
 
-# interface.md's own example, but for the names of its key file
+# A complete example; only the names of its key files differ
 INTERFACE = """\
 cluster_name: example.com
 state_dir: /var/lib/conchrec

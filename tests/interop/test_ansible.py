@@ -148,8 +148,8 @@ def recorded(house: House, events: Sequence[Event]) -> None:
         assert recording.sid == sid
         assert recording.manifest is not None
         assert recording.manifest["exit"] == {"status": end["exit_status"]}
-    for one in (*named(events, "exec"), *named(events, "subsystem")):
-        assert one["sid"] in ends
+    for event in (*named(events, "exec"), *named(events, "subsystem")):
+        assert event["sid"] in ends
 
 
 @pytest.mark.parametrize(
@@ -168,18 +168,18 @@ async def test_pings_target(house: House, method: AccessMethod, pipelining: bool
     recorded(house, events)
     commands = named(events, "exec")
     if pipelining:
-        assert [one["tty"] for one in commands] == [False, False]
+        assert [event["tty"] for event in commands] == [False, False]
         for end in named(events, "session.end"):
             assert isinstance(end["stdin"], int)
             assert end["stdin"] > 50_000, "the module came over stdin"
     else:
-        modules = [one for one in commands if one["tty"]]
+        modules = [event for event in commands if event["tty"]]
         assert len(modules) == 2
-        for one in modules:
-            assert "AnsiballZ_ping.py" in str(one["command"])
-            (end,) = [end for end in named(events, "session.end") if end["sid"] == one["sid"]]
+        for event in modules:
+            assert "AnsiballZ_ping.py" in str(event["command"])
+            (end,) = [end for end in named(events, "session.end") if end["sid"] == event["sid"]]
             assert '"ping": "pong"' in read_cast(Path(str(end["recording"]))).text()
-        assert [one["name"] for one in named(events, "subsystem")] == ["sftp", "sftp"]
+        assert [event["name"] for event in named(events, "subsystem")] == ["sftp", "sftp"]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ async def test_runs_playbook_on_two_hosts(house: House, pipelining: bool, tmp_pa
     events = await control.events(connections=4)
     assert len([login for login in named(events, "user.login") if login["stage"] == "inner"]) == 4
     recorded(house, events)
-    assert len([one for one in named(events, "exec") if one["command"] == "echo raw; exit 4"]) == 2
+    assert len([event for event in named(events, "exec") if event["command"] == "echo raw; exit 4"]) == 2
     statuses = Counter(end["exit_status"] for end in named(events, "session.end"))
     del statuses[0]
     assert statuses == {4: 2, 1: 2}, "raw's own, and that of a module whose command failed"

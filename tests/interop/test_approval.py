@@ -39,7 +39,7 @@ async def at_home(stage: Stage, **limits: str) -> House:
     return house
 
 
-class Asking:
+class KeyboardClient:
     """joe, who is asked for a reason and gives these."""
 
     def __init__(self, house: House, *reasons: str) -> None:
@@ -48,8 +48,8 @@ class Asking:
         self.client.env |= self._keyboard.env
 
     @property
-    def asked(self) -> list[str]:
-        return self._keyboard.asked
+    def prompts(self) -> list[str]:
+        return self._keyboard.prompts
 
 
 async def says(house: House, *command: str, by: Person | None = None) -> Result:
@@ -70,10 +70,10 @@ async def pending(house: House, process: Process | None = None, count: int = 1) 
 
 async def test_starts_session_when_approved(stage: Stage) -> None:
     house = await at_home(stage)
-    joe = Asking(house, "disk \x1b[31mfull")
+    joe = KeyboardClient(house, "disk \x1b[31mfull")
     process = joe.client.start("web1", "echo in")
     name = await pending(house, process)
-    assert [question.rpartition(") ")[2] for question in joe.asked] == [
+    assert [question.rpartition(") ")[2] for question in joe.prompts] == [
         f"Reason for root@localhost:{house.target.port}: "
     ]
     assert not house.proxy.audit("upstream.connect")
@@ -137,7 +137,7 @@ def fingerprint_of(public: Path) -> str:
 
 async def test_refuses_session_when_denied_expired_or_withdrawn(stage: Stage) -> None:
     house = await at_home(stage, approval_time="3s")
-    process = Asking(house, "why not").client.start("web1", "echo never")
+    process = KeyboardClient(house, "why not").client.start("web1", "echo never")
     name = await pending(house, process)
     (await says(house, "deny", name, "not", "today")).check()
     result = await process.wait()
@@ -145,19 +145,19 @@ async def test_refuses_session_when_denied_expired_or_withdrawn(stage: Stage) ->
         255,
         b"",
     ) and f"conchrec: ann denied request {name}: not today" in result.errors
-    process = Asking(house, "again").client.start("web1", "echo never")
+    process = KeyboardClient(house, "again").client.start("web1", "echo never")
     name = await pending(house, process, 2)
     result = await process.wait()
     assert (result.code, result.stdout) == (
         255,
         b"",
     ) and f"request {name} was not approved in time" in result.errors
-    process = Asking(house, "once more").client.start("web1", "echo never")
+    process = KeyboardClient(house, "once more").client.start("web1", "echo never")
     name = await pending(house, process, 3)
     process.kill()
     await house.proxy.audited("access.withdraw", request=name, reason="the user left")
     assert (await says(house, "requests")).text == ""
-    empty = await Asking(house, "", " ", "").client.ssh("web1", "echo never")
+    empty = await KeyboardClient(house, "", " ", "").client.ssh("web1", "echo never")
     assert "no approval was requested: you gave no reason" in empty.errors, str(empty)
     assert not house.proxy.audit("session.start") and not house.proxy.audit("upstream.connect")
 
@@ -166,11 +166,11 @@ async def test_uses_approval_given_in_advance_once(stage: Stage, tmp_path: Path)
     """For what can't be asked: good once, and for that place alone."""
     house = await at_home(stage)
     plain = house.client(AccessMethod.INNER_AGENT)
-    place = f"root@localhost:{house.target.port}"
+    target = f"root@localhost:{house.target.port}"
     refused = await plain.ssh("web1", "echo never")
-    assert refused.code == 255 and f"request {place} REASON" in refused.errors, str(refused)
-    asked = await says(house, "request", "--no-wait", place, "a", "deploy", by=house.joe)
-    assert "is pending. It can be approved by role lead." in asked.check().text
+    assert refused.code == 255 and f"request {target} REASON" in refused.errors, str(refused)
+    result = await says(house, "request", "--no-wait", target, "a", "deploy", by=house.joe)
+    assert "is pending. It can be approved by role lead." in result.check().text
     (await says(house, "approve", await pending(house))).check()
     elsewhere = await house.client(AccessMethod.INNER_AGENT, host="127.0.0.1").ssh("web1", "echo never")
     assert (elsewhere.code, elsewhere.stdout) == (255, b"")
@@ -179,7 +179,7 @@ async def test_uses_approval_given_in_advance_once(stage: Stage, tmp_path: Path)
     copied.check()
     again = await plain.ssh("web1", "echo never")
     assert (again.code, again.stdout) == (255, b""), str(again)
-    waiting = house.client(AccessMethod.INNER_AGENT).start("proxy", "request", place, "a", "forward")
+    waiting = house.client(AccessMethod.INNER_AGENT).start("proxy", "request", target, "a", "forward")
     name = await pending(house, count=2)
     (await says(house, "approve", name)).check()
     assert f"ann approved request {name}. Open one connection" in (await waiting.wait()).check().text
@@ -192,7 +192,7 @@ async def test_uses_approval_given_in_advance_once(stage: Stage, tmp_path: Path)
 
 async def test_ends_pending_request_when_user_is_locked(stage: Stage) -> None:
     house = await at_home(stage)
-    process = Asking(house, "please").client.start("web1", "echo never")
+    process = KeyboardClient(house, "please").client.start("web1", "echo never")
     name = await pending(house, process)
     (await house.proxy.command("lock", "--target", "localhost")).check()
     result = await process.wait()
@@ -217,7 +217,7 @@ async def test_asks_new_reviewers_after_reload(stage: Stage) -> None:
     roles = {"boss": {"logins": ["nobody"], "hosts": ["nowhere.example.com"]}}
     house.proxy.configure({"roles": roles, "users": {"tom": {"roles": ["boss"]}}})
     await reloaded(house, result="ok")
-    joe = Asking(house, "please")
+    joe = KeyboardClient(house, "please")
     process = joe.client.start("web1", "echo in")
     first = await pending(house, process)
     house.proxy.configure({"roles": {"ops": {"options": {"approval": ["boss"]}}}})
@@ -230,8 +230,8 @@ async def test_asks_new_reviewers_after_reload(stage: Stage) -> None:
     tom = Person(name="tom", key=type(house.ann.key)(path=Path(stage.path("tom").read_text())))
     (await says(house, "approve", second, by=tom)).check()
     assert (await process.wait()).check().stdout == b"in\n"
-    assert len(joe.asked) == 1
-    again = Asking(house, "again").client.start("web1", "echo in; cat", stdin=None)
+    assert len(joe.prompts) == 1
+    again = KeyboardClient(house, "again").client.start("web1", "echo in; cat", stdin=None)
     third = str((await house.proxy.audited("access.request", count=3))[-1]["request"])
     house.proxy.configure({"roles": {"ops": {"options": {"approval": None}}}})
     await reloaded(house, result="ok")
@@ -245,8 +245,8 @@ async def test_asks_new_reviewers_after_reload(stage: Stage) -> None:
 async def test_keeps_advance_approval_when_inner_login_proves_no_key(stage: Stage) -> None:
     """What was approved in advance stays, where somebody comes along the tunnel without a key of joe's."""
     house = await at_home(stage)
-    place = f"root@localhost:{house.target.port}"
-    (await says(house, "request", "--no-wait", place, "a", "deploy", by=house.joe)).check()
+    target = f"root@localhost:{house.target.port}"
+    (await says(house, "request", "--no-wait", target, "a", "deploy", by=house.joe)).check()
     (await says(house, "approve", await pending(house))).check()
     other = house.client(
         AccessMethod.CERTIFICATE, person=house.keyless, inner_person=house.ann, inner="IdentitiesOnly yes"
@@ -258,8 +258,8 @@ async def test_keeps_advance_approval_when_inner_login_proves_no_key(stage: Stag
 
 async def test_withdraws_advance_approval(stage: Stage) -> None:
     house = await at_home(stage)
-    place = f"root@localhost:{house.target.port}"
-    (await says(house, "request", "--no-wait", place, "deploy", by=house.joe)).check()
+    target = f"root@localhost:{house.target.port}"
+    (await says(house, "request", "--no-wait", target, "deploy", by=house.joe)).check()
     name = await pending(house)
     (await says(house, "approve", name)).check()
     again = await says(house, "approve", name)
@@ -272,8 +272,8 @@ async def test_withdraws_advance_approval(stage: Stage) -> None:
 
 async def test_ignores_approval_by_locked_reviewer(stage: Stage) -> None:
     house = await at_home(stage)
-    place = f"root@localhost:{house.target.port}"
-    (await says(house, "request", "--no-wait", place, "deploy", by=house.joe)).check()
+    target = f"root@localhost:{house.target.port}"
+    (await says(house, "request", "--no-wait", target, "deploy", by=house.joe)).check()
     (await says(house, "approve", await pending(house))).check()
     (await house.proxy.command("lock", "--user", "ann")).check()
     await becomes(lambda: is_heard(house), False, "ann is not locked")

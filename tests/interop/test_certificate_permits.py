@@ -41,7 +41,7 @@ def house(shared_stage: Stage) -> House:
     return house
 
 
-async def lacking(house: House, *permits: str) -> Key:
+async def key_without(house: House, *permits: str) -> Key:
     """A key of joe's that is nothing without its certificate, which has all permits but these."""
     options = [word for permit in permits for word in ("-O", WITHOUT[permit])]
     return await sign_user(authority(house), await house.stage.key("joe"), "joe", "joe", *options)
@@ -64,7 +64,7 @@ async def signed_for_one_connection(client: Client) -> set[str]:
 
 @pytest.mark.parametrize("side", SIDES)
 async def test_refuses_terminal_without_permit_pty(house: House, side: str) -> None:
-    client = by(house, side, await lacking(house, "permit-pty"))
+    client = by(house, side, await key_without(house, "permit-pty"))
     result = await client.ssh("-tt", "web1", "tty; true")
     # Who insists on a terminal gives up, as at a host.
     assert result.code == 255 and "PTY allocation request failed" in result.errors, str(result)
@@ -74,9 +74,9 @@ async def test_refuses_terminal_without_permit_pty(house: House, side: str) -> N
 
 @pytest.mark.parametrize("side", SIDES)
 async def test_refuses_forwards_without_permit_port_forwarding(house: House, side: str) -> None:
-    client = by(house, side, await lacking(house, "permit-port-forwarding"))
-    place = f"127.0.0.1:{house.target.port}"
-    jumped = await client.ssh("-W", place, "web1")
+    client = by(house, side, await key_without(house, "permit-port-forwarding"))
+    address = f"127.0.0.1:{house.target.port}"
+    jumped = await client.ssh("-W", address, "web1")
     assert jumped.code != 0 and "your certificate has no permit-port-forwarding" in jumped.errors, str(jumped)
     for listening in ("0:127.0.0.1:1", f"{house.stage.short}/never:127.0.0.1:1"):
         result = await client.ssh("-o", "ExitOnForwardFailure=yes", "-N", "-R", listening, "web1")
@@ -88,7 +88,7 @@ async def test_refuses_forwards_without_permit_port_forwarding(house: House, sid
 
 @pytest.mark.parametrize("side", SIDES)
 async def test_refuses_x11_without_permit_x11_forwarding(house: House, side: str) -> None:
-    client = by(house, side, await lacking(house, "permit-X11-forwarding"))
+    client = by(house, side, await key_without(house, "permit-X11-forwarding"))
     client.env |= {"DISPLAY": ":77"}
     result = await client.ssh("-X", "web1", 'echo "<$DISPLAY>"')
     assert result.text == "<>\n", str(result)
@@ -98,7 +98,7 @@ async def test_refuses_x11_without_permit_x11_forwarding(house: House, side: str
 
 @pytest.mark.parametrize("side", SIDES)
 async def test_uses_agent_for_login_only_without_permit_agent_forwarding(house: House, side: str) -> None:
-    client = by(house, side, await lacking(house, "permit-agent-forwarding"))
+    client = by(house, side, await key_without(house, "permit-agent-forwarding"))
     assert house.joe.agent is not None
     client.env |= {"SSH_AUTH_SOCK": str(house.joe.agent.socket)}
     result = await client.ssh("-A", "web1", 'echo "<$SSH_AUTH_SOCK>"; cat "$SSH_USER_AUTH"')
@@ -108,18 +108,18 @@ async def test_uses_agent_for_login_only_without_permit_agent_forwarding(house: 
 
 @pytest.mark.parametrize("permit", SWITCHES_OF)
 async def test_omits_missing_permits_from_connection_certificate(house: House, permit: str) -> None:
-    client = by(house, "outer", await lacking(house, permit))
+    client = by(house, "outer", await key_without(house, permit))
     assert await signed_for_one_connection(client) == SWITCHES_OF.keys() - {permit}
 
 
 async def test_grants_all_permits_of_certificate(house: House) -> None:
-    client = by(house, "outer", await lacking(house))
+    client = by(house, "outer", await key_without(house))
     assert await signed_for_one_connection(client) == set(SWITCHES_OF)
     assert "not a tty" not in (await client.ssh("-tt", "web1", "tty")).check().text
 
 
 async def test_refuses_terminal_of_proxy_commands_without_permit_pty(house: House) -> None:
-    result = await by(house, "outer", await lacking(house, "permit-pty")).ssh("-tt", "proxy", "status")
+    result = await by(house, "outer", await key_without(house, "permit-pty")).ssh("-tt", "proxy", "status")
     assert "PTY allocation request failed" in result.errors and result.code == 255, str(result)
     assert (await rejected(house, "permit-pty"))["target"] == "", "it was asked of the proxy"
 

@@ -43,7 +43,7 @@ os.rename(name, name + ".json")
 """
 
 
-async def _place(stage: Stage) -> tuple[House, Path, Path]:
+async def _make_house(stage: Stage) -> tuple[House, Path, Path]:
     """A proxy and an sshd whose shell, subsystem and command are the helper; its path, and its accounts'."""
     accounts = stage.path("accounts/none").parent
     helper = stage.file("helper", HELPER.format(python=sys.executable, directory=str(accounts)))
@@ -84,38 +84,40 @@ def _problems(
     sequence: Sequence, given: dict[str, Any], manifest: dict[str, Any], end: dict[str, Any], text: str
 ) -> list[str]:
     """What the record says otherwise than the helper."""
-    found = []
-    arguments = [bytes.fromhex(one) for one in given["arguments"]]
+    problems = []
+    arguments = [bytes.fromhex(argument) for argument in given["arguments"]]
     kind, command = arguments[0].decode(), b""
     if kind == "subsystem":
         command = b"account"
     elif kind != "shell":
         command = sequence.commands[kind]
         kind = "exec"
-        assert [one.encode("latin-1") for one in shlex.split(command.decode("latin-1"))[1:]] == arguments
+        assert [
+            argument.encode("latin-1") for argument in shlex.split(command.decode("latin-1"))[1:]
+        ] == arguments
     if manifest["kind"] != kind or not same(
         command, manifest.get("command", ""), manifest.get("command_sha256", "")
     ):
         says = f"{manifest['kind']} {manifest.get('command', '')[-60:]!r}"
-        found.append(f"the manifest says {says}, {kind} {command[-60:]!r} ran")
+        problems.append(f"the manifest says {says}, {kind} {command[-60:]!r} ran")
     if end["kind"] != kind:
-        found.append(f"session.end says {end['kind']}, {kind} ran")
+        problems.append(f"session.end says {end['kind']}, {kind} ran")
     size, digest = manifest["stdin"]["bytes"], manifest["stdin"].get("sha256", "")
     if (size, digest) != (given["stdin"], given["sha256"]):
-        found.append(f"the manifest says {size} bytes of input, {given['stdin']} were read")
+        problems.append(f"the manifest says {size} bytes of input, {given['stdin']} were read")
     if (end.get("stdin", 0), end.get("stdin_sha256")) != (given["stdin"], given["sha256"]):
-        found.append(f"session.end says {end.get('stdin')} bytes of input, {given['stdin']} were read")
+        problems.append(f"session.end says {end.get('stdin')} bytes of input, {given['stdin']} were read")
     for name, value in given["environment"].items():
         value = bytes.fromhex(value)
         if bytes.fromhex(name).startswith(b"LC_X") and value:
             held = hashlib.sha256(value).hexdigest() in text or any(form in text for form in forms(value))
             if not held:
-                found.append(f"the record does not hold {bytes.fromhex(name)!r}: {value[:60]!r}")
-    return found
+                problems.append(f"the record does not hold {bytes.fromhex(name)!r}: {value[:60]!r}")
+    return problems
 
 
 async def _check(stage: Stage, seed: int, count: int) -> None:
-    house, helper, accounts = await _place(stage)
+    house, helper, accounts = await _make_house(stage)
     for number in range(count):
         sequence = make_sequence(seed, number, str(helper))
         before = house.proxy.sids()
@@ -141,8 +143,8 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [one for pair in value.items() for part in pair for one in _strings(part)]
-    return [one for part in value for one in _strings(part)] if isinstance(value, list) else []
+        return [text for pair in value.items() for part in pair for text in _strings(part)]
+    return [text for part in value for text in _strings(part)] if isinstance(value, list) else []
 
 
 async def test_records_what_processes_received(stage: Stage) -> None:

@@ -36,12 +36,12 @@ def house(shared_stage: Stage) -> House:
     return block(build(shared_stage, options={"port_forwarding": True}))
 
 
-def _check(found: dict[str, Any], name: str, *, size: str = "30 90") -> None:
-    assert found["exec"] == {"out": "typed\nset\n", "err": "err\n", "status": 3}, name
-    assert f"{size}\r\n" in found["pty"]["out"], found
-    assert (found["pty"]["err"], found["pty"]["status"]) == ("", 4)
-    assert found["copied"] is True
-    assert found["greeting"] == "SSH-2.0-"
+def _check(report: dict[str, Any], name: str, *, size: str = "30 90") -> None:
+    assert report["exec"] == {"out": "typed\nset\n", "err": "err\n", "status": 3}, name
+    assert f"{size}\r\n" in report["pty"]["out"], report
+    assert (report["pty"]["err"], report["pty"]["status"]) == ("", 4)
+    assert report["copied"] is True
+    assert report["greeting"] == "SSH-2.0-"
 
 
 async def _check_record(house: House, before: frozenset[str], there: Path) -> None:
@@ -141,10 +141,10 @@ def _libssh2_forward(session: Any, port: int) -> str:
 
 
 def _read(read: Callable[[], tuple[int, bytes]]) -> str:
-    found = b""
+    data = b""
     while (piece := read())[0] > 0:
-        found += piece[1]
-    return found.decode()
+        data += piece[1]
+    return data.decode()
 
 
 async def test_serves_libssh2(house: House, tmp_path: Path) -> None:

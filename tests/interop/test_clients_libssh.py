@@ -35,13 +35,13 @@ def _session(house: House, host: str, port: int, user: str, proxy_command: str) 
 
 
 def _read(read: Callable[[], tuple[int, bytes]]) -> bytes:
-    found = b""
+    received = b""
     while True:
         count, data = read()
         assert count >= 0
         if not count:
-            return found
-        found += data[:count]
+            return received
+        received += data[:count]
 
 
 def _command(session: Any, command: str, given: bytes, *, pty: bool = False) -> tuple[bytes, bytes, int]:
@@ -86,13 +86,13 @@ async def test_serves_libssh_at_proxy(house: House) -> None:
     assert b"your connections: 1" in out
 
 
-def _way(house: House) -> str:
+def _proxy_command(house: House) -> str:
     """The outer connection."""
     return f"ssh -F {house.client(AccessMethod.CERTIFICATE).config} -W localhost:{house.target.port} proxy"
 
 
 async def test_relays_libssh_to_target(house: House, tmp_path: Path) -> None:
-    through = _way(house)
+    through = _proxy_command(house)
     contents = os.urandom(1_000_000)
     there = tmp_path / "there"
     before = house.proxy.sids()
@@ -120,7 +120,7 @@ async def test_relays_libssh_to_target(house: House, tmp_path: Path) -> None:
 async def test_forwards_port_for_libssh(stage: Stage) -> None:
     """To a server that speaks first: the target's own sshd."""
     house = await build(stage, options={"port_forwarding": True})
-    through = _way(house)
+    through = _proxy_command(house)
 
     def talk() -> bytes:
         session = _session(house, "localhost", house.target.port, LOGIN, through)

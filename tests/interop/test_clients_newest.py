@@ -40,9 +40,9 @@ async def _run(client: Client, name: str, *arguments: str | Path, stdin: bytes =
 
 async def test_is_newer_than_installed_version(house: House) -> None:
     def number(text: str) -> tuple[int, ...]:
-        found = re.search(r"(?:OpenSSH_|Release )(\d+)\.(\d+)", text)
-        assert found is not None, text
-        return int(found[1]), int(found[2])
+        match = re.search(r"(?:OpenSSH_|Release )(\d+)\.(\d+)", text)
+        assert match is not None, text
+        return int(match[1]), int(match[2])
 
     assert number((await run(NEWEST / "ssh", "-V")).errors) >= number((await run("ssh", "-V")).errors)
     assert number((await run(NEWEST / "plink", "-V")).text) >= number((await run("plink", "-V")).text)

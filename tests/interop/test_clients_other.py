@@ -220,10 +220,10 @@ async def _asyncssh_much(house: House, text: Path) -> tuple[bytes, bytes, set[st
         asyncssh.connect(house.proxy.host, house.proxy.port, username="joe", **common) as outer,
         asyncssh.connect("localhost", house.target.port, username=LOGIN, tunnel=outer, **common) as inner,
     ):
-        ciphers = {one.get_extra_info("send_cipher") for one in (outer, inner)}
+        ciphers = {connection.get_extra_info("send_cipher") for connection in (outer, inner)}
         down = await inner.run(f"cat {text}", encoding=None)
         up = await inner.run("sha256sum", input=text.read_bytes(), encoding=None)
-        ciphers |= {one.get_extra_info("send_cipher") for one in (outer, inner)}
+        ciphers |= {connection.get_extra_info("send_cipher") for connection in (outer, inner)}
         assert isinstance(down.stdout, bytes)
         assert isinstance(up.stdout, bytes)
         return down.stdout, up.stdout, ciphers
@@ -234,8 +234,8 @@ async def _plink_much(house: House, text: Path, tmp_path: Path) -> tuple[bytes, 
     command = ("plink", "-v", *options, f"{LOGIN}@localhost")
     down = await run(*command, f"cat {text}", env=env, within=SECONDS)
     up = await run(*command, "sha256sum", env=env, stdin=text, within=SECONDS)
-    said = {line for line in down.errors.splitlines() if "AES-128 GCM" in line or "ChaCha20" in line}
-    return down.stdout, up.stdout, {"gcm" if "GCM" in line else "chacha20" for line in said}
+    lines = {line for line in down.errors.splitlines() if "AES-128 GCM" in line or "ChaCha20" in line}
+    return down.stdout, up.stdout, {"gcm" if "GCM" in line else "chacha20" for line in lines}
 
 
 async def _dbclient_much(house: House, text: Path, tmp_path: Path) -> tuple[bytes, bytes, set[str]]:
@@ -275,8 +275,8 @@ def open_house(shared_stage: Stage) -> House:
 
 async def _hears_ssh(port: int) -> bool:
     """Does an SSH server speak there?"""
-    said = await run(sys.executable, Path(speaker.__file__), "tcp", "127.0.0.1", str(port))
-    return said.stdout == b"SSH-\n"
+    result = await run(sys.executable, Path(speaker.__file__), "tcp", "127.0.0.1", str(port))
+    return result.stdout == b"SSH-\n"
 
 
 def _paramiko_forwards(house: House) -> tuple[bytes, bytes]:
@@ -320,16 +320,16 @@ async def _asyncssh_forwards(house: House) -> tuple[bytes, bytes]:
         asyncssh.connect(house.proxy.host, house.proxy.port, username="joe", **common) as outer,
         asyncssh.connect("localhost", house.target.port, username=LOGIN, tunnel=outer, **common) as inner,
     ):
-        found = []
+        answers = []
         local = await inner.forward_local_port("127.0.0.1", 0, "127.0.0.1", house.target.port)
         remote = await inner.forward_remote_port("127.0.0.1", 0, "127.0.0.1", house.proxy.port)
         for listener in (local, remote):
             reader, writer = await asyncio.open_connection("127.0.0.1", listener.get_port())
-            found.append(await reader.readexactly(8))
+            answers.append(await reader.readexactly(8))
             writer.close()
             listener.close()
             await listener.wait_closed()
-        return found[0], found[1]
+        return answers[0], answers[1]
 
 
 async def test_forwards_ports_for_asyncssh(open_house: House) -> None:

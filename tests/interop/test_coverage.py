@@ -80,9 +80,11 @@ def inner(act: Callable[[asyncssh.SSHClientConnection], Awaitable[None]]) -> Act
         async def run() -> None:
             async with (
                 asyncssh.connect(house.proxy.host, house.proxy.port, username="joe", **own) as outer,
-                asyncssh.connect("localhost", house.target.port, username=LOGIN, tunnel=outer, **own) as one,
+                asyncssh.connect(
+                    "localhost", house.target.port, username=LOGIN, tunnel=outer, **own
+                ) as inner,
             ):
-                await act(one)
+                await act(inner)
 
         await in_thread(lambda: asyncio.run(asyncio.wait_for(run(), SECONDS)))
 
@@ -123,41 +125,41 @@ async def _ended(process: asyncssh.SSHClientProcess[Any]) -> None:
     await process.wait(timeout=SECONDS)
 
 
-async def _shell(one: asyncssh.SSHClientConnection) -> None:
-    process = await one.create_process()
+async def _shell(connection: asyncssh.SSHClientConnection) -> None:
+    process = await connection.create_process()
     process.stdin.write("echo said; exit\n")
     await process.wait(timeout=SECONDS)
 
 
-async def _terminal(one: asyncssh.SSHClientConnection) -> None:
-    process = await one.create_process("head -n 1; echo said", term_type="vt100", term_size=(91, 31))
+async def _terminal(connection: asyncssh.SSHClientConnection) -> None:
+    process = await connection.create_process("head -n 1; echo said", term_type="vt100", term_size=(91, 31))
     process.change_terminal_size(120, 40)
     process.stdin.write("\n")
     await process.wait(timeout=SECONDS)
 
 
-async def _env(one: asyncssh.SSHClientConnection) -> None:
-    await _ended(await one.create_process("true", env={"LC_TEST": "x"}))
+async def _env(connection: asyncssh.SSHClientConnection) -> None:
+    await _ended(await connection.create_process("true", env={"LC_TEST": "x"}))
 
 
-async def _signals(one: asyncssh.SSHClientConnection) -> None:
-    process = await one.create_process("cat")
+async def _signals(connection: asyncssh.SSHClientConnection) -> None:
+    process = await connection.create_process("cat")
     process.send_signal("USR1")
     process.send_break(100)
     await _ended(process)
 
 
-async def _sftp(one: asyncssh.SSHClientConnection) -> None:
-    async with one.start_sftp_client() as client, client.open("/etc/hostname", "rb") as file:
+async def _sftp(connection: asyncssh.SSHClientConnection) -> None:
+    async with connection.start_sftp_client() as client, client.open("/etc/hostname", "rb") as file:
         await file.read()
 
 
-async def _other_subsystem(one: asyncssh.SSHClientConnection) -> None:
+async def _other_subsystem(connection: asyncssh.SSHClientConnection) -> None:
     with suppress(asyncssh.Error):
-        await one.create_process(subsystem="strange")
+        await connection.create_process(subsystem="strange")
 
 
-async def _ports(one: asyncssh.SSHClientConnection) -> None:
+async def _ports(connection: asyncssh.SSHClientConnection) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"hello")
         writer.close()
@@ -165,10 +167,10 @@ async def _ports(one: asyncssh.SSHClientConnection) -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        reader, writer = await one.open_connection("127.0.0.1", port, encoding=None)
+        reader, writer = await connection.open_connection("127.0.0.1", port, encoding=None)
         assert await reader.read() == b"hello"
         writer.close()
-        listener = await one.forward_remote_port("127.0.0.1", 0, "127.0.0.1", port)
+        listener = await connection.forward_remote_port("127.0.0.1", 0, "127.0.0.1", port)
         near, far = await asyncio.open_connection("127.0.0.1", listener.get_port())
         assert await near.read() == b"hello"
         far.close()
@@ -179,7 +181,7 @@ async def _ports(one: asyncssh.SSHClientConnection) -> None:
 def _sockets(street: Street) -> Awaitable[None]:
     short = street.house.stage.short
 
-    async def talk(one: asyncssh.SSHClientConnection) -> None:
+    async def talk(connection: asyncssh.SSHClientConnection) -> None:
         path = str(short / street.house.stage.unique("covered"))
         served = str(short / street.house.stage.unique("served"))
 
@@ -189,10 +191,10 @@ def _sockets(street: Street) -> Awaitable[None]:
 
         server = await asyncio.start_unix_server(serve, served)
         async with server:
-            reader, writer = await one.open_unix_connection(served, encoding=None)
+            reader, writer = await connection.open_unix_connection(served, encoding=None)
             assert await reader.read() == b"hello"
             writer.close()
-            listener = await one.forward_remote_path(path, served)
+            listener = await connection.forward_remote_path(path, served)
             near, far = await asyncio.open_unix_connection(path)
             assert await near.read() == b"hello"
             far.close()
@@ -241,9 +243,9 @@ async def _x11(street: Street) -> None:
         client.env["DISPLAY"] = f"127.0.0.1:{display.getsockname()[1] - 6000}"
 
         def serve() -> None:
-            one, _ = display.accept()
-            one.recv(1)
-            one.close()
+            display_client, _ = display.accept()
+            display_client.recv(1)
+            display_client.close()
 
         served = in_thread(serve)
         (await client.ssh("-Y", "web1", f'python3 -c "{window}"')).check()
@@ -317,7 +319,7 @@ WALK: dict[tuple[str, str, str], tuple[Act, Callable[[Cast], object] | None]] = 
     ("global", "other", "target"): (STRANGE, None),
 }
 #: How the event of a row is told from others of its name.
-TOLD: dict[tuple[str, str, str], dict[str, object]] = {
+TRACES: dict[tuple[str, str, str], dict[str, object]] = {
     ("session", "signal", "user"): {"name": "USR1"},
     ("session", "break", "user"): {"name": "BREAK"},
     ("session", "x11-req", "user"): {"action": "request"},
@@ -365,17 +367,17 @@ def test_covers_every_row_or_says_why_not() -> None:
 async def test_leaves_documented_trace(street: Street, row: CoverageRow) -> None:
     act, recorded = WALK[key(row)]
     proxy = street.house.proxy
-    sids, count = proxy.sids(), {name: len(proxy.audit(name, **told(row, name))) for name in row.audited}
+    sids, count = proxy.sids(), {name: len(proxy.audit(name, **trace_of(row, name))) for name in row.audited}
     await act(street)
     for name, before in count.items():
-        await proxy.audited(name, count=before + 1, **told(row, name))
+        await proxy.audited(name, count=before + 1, **trace_of(row, name))
     if recorded is not None:
         cast = await proxy.finished_one(after=sids)
         assert recorded(cast), cast
 
 
-def told(row: CoverageRow, name: str) -> dict[str, object]:
-    return TOLD.get(key(row), {}) if name == row.audited[-1] else {}
+def trace_of(row: CoverageRow, name: str) -> dict[str, object]:
+    return TRACES.get(key(row), {}) if name == row.audited[-1] else {}
 
 
 async def test_lists_unrecorded_parts_in_manifest(street: Street) -> None:

@@ -199,7 +199,7 @@ SCRIPTS: tuple[Callable[[asyncssh.SSHClientConnection, Story], Awaitable[None]],
 )
 
 
-def _told(house: House, script: Callable[[Any, Story], Awaitable[None]], *, through: bool) -> Story:
+def _run_script(house: House, script: Callable[[Any, Story], Awaitable[None]], *, through: bool) -> Story:
     """What one script sees on a connection of its own."""
     common: dict[str, Any] = {"agent_path": None, "config": None, "known_hosts": None}
 
@@ -225,8 +225,8 @@ def _told(house: House, script: Callable[[Any, Story], Awaitable[None]], *, thro
 async def test_shows_asyncssh_no_difference_to_target(
     house: House, script: Callable[[Any, Story], Awaitable[None]]
 ) -> None:
-    direct = await in_thread(lambda: _told(house, script, through=False))
-    through = await in_thread(lambda: _told(house, script, through=True))
+    direct = await in_thread(lambda: _run_script(house, script, through=False))
+    through = await in_thread(lambda: _run_script(house, script, through=True))
     assert direct
     assert through == direct
 

@@ -31,7 +31,7 @@ from conchrec.ssh.transport import ClientTransport, ServerTransport
 from conchrec.ssh.userauth_client import Login, UserAuthClient
 from conchrec.ssh.userauth_server import UserAuthServer
 from tests.support.keys import Key, sign_user
-from tests.support.logins import Door
+from tests.support.logins import ConnectionService
 from tests.support.ports import free_port
 from tests.support.powers import at_once
 from tests.support.process import Process, environment, run
@@ -58,7 +58,7 @@ class Gate:
         self._credentials = credentials
         self.identities: list[Identity] = []
         self.refused: list[str] = []
-        self.door = Door()
+        self.connection_service = ConnectionService()
         self.port = free_port()
         host_key = ed25519.Ed25519PrivateKey.generate()
         plain = ServerHostKeys(host_key, None).get(b"ssh-ed25519").blob()
@@ -114,7 +114,7 @@ class Gate:
 
     def _in(self, identity: Identity) -> SSHService:
         self.identities.append(identity)
-        return self.door
+        return self.connection_service
 
     def methods(self, user: str) -> tuple[bytes, ...]:
         return (b"publickey",)
@@ -156,11 +156,11 @@ async def test_accepts_key_of_ssh(stage: Stage, kind: str) -> None:
     await client.says("Authenticated to 127.0.0.1")
     (identity,) = gate.identities
     assert (identity.user, identity.roles, identity.key) == ("joe", ("ops",), blob_in(key.public))
-    said = client.stderr.decode()
-    assert "Sessions are recorded." in said
+    errors = client.stderr.decode()
+    assert "Sessions are recorded." in errors
     # The signature covers the host key too, here the certificate that we have shown.
-    assert "publickey-hostbound-v00@openssh.com" in said
-    await fact(lambda: gate.door.received, "nothing reaches the connection")
+    assert "publickey-hostbound-v00@openssh.com" in errors
+    await fact(lambda: gate.connection_service.received, "nothing reaches the connection")
     assert gate.refused == []
 
 
@@ -214,7 +214,7 @@ class Visitor:
 
     def __init__(self, sshd: Sshd) -> None:
         self.sshd = sshd
-        self.door = Door()
+        self.connection_service = ConnectionService()
         self.banners: list[bytes] = []
         self.offered: list[str] = []
         self.on_offer: Callable[[], object] = lambda: None
@@ -227,7 +227,7 @@ class Visitor:
             clock=cast(Clock, reactor),
         )
 
-    def _offering(self, signer: Signer) -> None:
+    def _count_offer(self, signer: Signer) -> None:
         self.offered.append(signer.label)
         self.on_offer()
 
@@ -248,11 +248,11 @@ class Visitor:
         userauth = UserAuthClient(
             user.encode(),
             lambda methods: succeed(left.pop(0) if left else None),
-            self.door,
+            self.connection_service,
             on_banner=self.banners.append,
             peer_extensions=lambda: self.transport.peer_extensions,
             host_key=lambda: self.transport.host_key_blob,
-            on_offer=self._offering,
+            on_offer=self._count_offer,
             target="web1",
         )
         self.transport.request_service(userauth)
@@ -265,7 +265,7 @@ def signer_of(key: Key, label: str = "") -> KeySigner:
     return KeySigner(private, label=label or key.path.name, certificate=certificate)
 
 
-async def visit(stage: Stage, sshd: Sshd) -> Visitor:
+async def log_in(stage: Stage, sshd: Sshd) -> Visitor:
     visitor = Visitor(sshd)
     await visitor.connect(stage)
     return visitor
@@ -275,22 +275,25 @@ async def visit(stage: Stage, sshd: Sshd) -> Visitor:
 async def test_logs_in_at_sshd_with_key(stage: Stage, kind: str) -> None:
     key, other = await stage.key("key", kind), await stage.key("other")
     banner = stage.file("banner", "Welcome to web1\n")
-    visitor = await visit(stage, await stage.sshd(users=[key], more=[f"Banner {banner}"]))
+    visitor = await log_in(stage, await stage.sshd(users=[key], more=[f"Banner {banner}"]))
     login = await visitor.log_in(signer_of(other, "other"), signer_of(key, "good"))
     assert login.signer is not None
     assert login.signer.label == "good"
     assert visitor.banners == [b"Welcome to web1\n"]
     await visitor.sshd.process.says(f"Accepted publickey for {LOGIN}")
-    await fact(lambda: visitor.door.started, "the connection is not started")
+    await fact(lambda: visitor.connection_service.started, "the connection is not started")
     # hostkeys-00@openssh.com
-    await fact(lambda: [number for number, _ in visitor.door.received] == [80], "sshd sends no host keys")
+    await fact(
+        lambda: [number for number, _ in visitor.connection_service.received] == [80],
+        "sshd sends no host keys",
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_logs_in_at_sshd_with_certificate(stage: Stage, kind: str) -> None:
     authority = await stage.key("authority")
     key = await sign_user(authority, await stage.key("key", kind), "joe/one", LOGIN)
-    visitor = await visit(stage, await stage.sshd(user_authority=authority.public))
+    visitor = await log_in(stage, await stage.sshd(user_authority=authority.public))
     login = await visitor.log_in(signer_of(key))
     assert login.steps == (b"publickey",)
     await visitor.sshd.process.says("ID joe/one (serial 0)")
@@ -298,7 +301,7 @@ async def test_logs_in_at_sshd_with_certificate(stage: Stage, kind: str) -> None
 
 async def test_reads_extensions_of_sshd_before_first_offer(stage: Stage) -> None:
     key = await stage.key("key", "rsa")
-    visitor = await visit(stage, await stage.sshd(users=[key]))
+    visitor = await log_in(stage, await stage.sshd(users=[key]))
     extensions: list[dict[bytes, bytes]] = []
     signer = signer_of(key)
     visitor.on_offer = lambda: extensions.append(visitor.transport.peer_extensions)
@@ -308,17 +311,17 @@ async def test_reads_extensions_of_sshd_before_first_offer(stage: Stage) -> None
 
 
 async def test_logs_in_at_sshd_that_requires_two_keys(stage: Stage) -> None:
-    one, two = await stage.key("one"), await stage.key("two")
+    first, second = await stage.key("one"), await stage.key("two")
     more = ["AuthenticationMethods publickey,publickey"]
-    visitor = await visit(stage, await stage.sshd(users=[one, two], more=more))
-    login = await visitor.log_in(signer_of(one), signer_of(one), signer_of(two))
+    visitor = await log_in(stage, await stage.sshd(users=[first, second], more=more))
+    login = await visitor.log_in(signer_of(first), signer_of(first), signer_of(second))
     assert login.steps == (b"publickey", b"publickey")
-    assert visitor.offered == [one.path.name, two.path.name]
+    assert visitor.offered == [first.path.name, second.path.name]
 
 
 async def test_fails_login_when_sshd_accepts_no_key(stage: Stage) -> None:
     keys = [await stage.key() for _ in range(3)]
-    visitor = await visit(stage, await stage.sshd(users=[await stage.key()]))
+    visitor = await log_in(stage, await stage.sshd(users=[await stage.key()]))
     with pytest.raises(LoginRejected) as caught:
         await visitor.log_in(*(signer_of(key, f"key {number}") for number, key in enumerate(keys)))
     assert caught.value.public == (
@@ -330,8 +333,8 @@ async def test_logs_in_at_sshd_with_agent(stage: Stage) -> None:
     keys = [await stage.key("key", kind) for kind in KINDS]
     client = await connect_agent(stage, await stage.agent(*keys))
     for key in keys:
-        visitor = await visit(stage, await stage.sshd(users=[key]))
-        signers = [AgentSigner(client, one) for one in await client.identities()]
+        visitor = await log_in(stage, await stage.sshd(users=[key]))
+        signers = [AgentSigner(client, key) for key in await client.identities()]
         login = await visitor.log_in(*signers)
         assert login.signer is not None
         assert login.signer.blob == blob_in(key.public)
@@ -348,10 +351,10 @@ async def test_logs_in_with_key_restricted_to_target(stage: Stage) -> None:
     (await run("ssh-add", "-H", known, "-h", "web1", key.path, env=env)).check()
     for sshd, bound, well in ((good, True, True), (good, False, False), (bad, True, False)):
         client = await connect_agent(stage, agent)
-        visitor = await visit(stage, sshd)
+        visitor = await log_in(stage, sshd)
         if bound:
             assert await client.bind_session(visitor.transport.session_binding, forwarding=False)
-        signers = [AgentSigner(client, one) for one in await client.identities()]
+        signers = [AgentSigner(client, key) for key in await client.identities()]
         if well:
             assert (await visitor.log_in(*signers)).signer is not None
         else:

@@ -72,19 +72,19 @@ async def only_certificate(person: Person) -> str:
 async def shown(line: str) -> str:
     """What ssh-keygen says of a certificate."""
     env = environment(TZ="UTC")
-    said = (await run("ssh-keygen", "-L", "-f", "-", stdin=line.encode() + b"\n", env=env)).check().text
-    return said.removeprefix("(stdin):1:\n")
+    text = (await run("ssh-keygen", "-L", "-f", "-", stdin=line.encode() + b"\n", env=env)).check().text
+    return text.removeprefix("(stdin):1:\n")
 
 
-def field(said: str, name: str) -> list[str]:
+def field(text: str, name: str) -> list[str]:
     """The value on the line, or those on the lines below it."""
-    found = re.search(rf"^ {{8}}{name}: (.*)\n((?: {{16}}.*\n)*)", said, re.MULTILINE)
-    assert found is not None, said
-    return [found[1]] if found[1] else [line.strip() for line in found[2].splitlines()]
+    match = re.search(rf"^ {{8}}{name}: (.*)\n((?: {{16}}.*\n)*)", text, re.MULTILINE)
+    assert match is not None, text
+    return [match[1]] if match[1] else [line.strip() for line in match[2].splitlines()]
 
 
-def validity(said: str) -> tuple[datetime, datetime]:
-    _, after, _, before = field(said, "Valid")[0].split()
+def validity(text: str) -> tuple[datetime, datetime]:
+    _, after, _, before = field(text, "Valid")[0].split()
     return datetime.fromisoformat(after), datetime.fromisoformat(before)
 
 
@@ -115,18 +115,18 @@ async def test_adds_certificate_to_agent(house: House) -> None:
     assert result.stderr == b""
     assert OURS in result.text and "(7h 59m left)" in result.text
     (line,) = await ours(joe)
-    said = await shown(line)
-    assert field(said, "Type") == ["ssh-ed25519-cert-v01@openssh.com user certificate"]
-    assert field(said, "Key ID") == ['"joe"']
-    assert field(said, "Principals") == ["joe"]
-    assert field(said, "Extensions") == ["permit-pty", f"{SELF_SERVICE} UNKNOWN FLAG OPTION"]
-    assert field(said, "Critical Options") == [f"{PROXY_ONLY} UNKNOWN FLAG OPTION"]
-    after, before = validity(said)
+    text = await shown(line)
+    assert field(text, "Type") == ["ssh-ed25519-cert-v01@openssh.com user certificate"]
+    assert field(text, "Key ID") == ['"joe"']
+    assert field(text, "Principals") == ["joe"]
+    assert field(text, "Extensions") == ["permit-pty", f"{SELF_SERVICE} UNKNOWN FLAG OPTION"]
+    assert field(text, "Critical Options") == [f"{PROXY_ONLY} UNKNOWN FLAG OPTION"]
+    after, before = validity(text)
     assert before - after == timedelta(hours=8, minutes=5)
-    (event,) = await house.proxy.audited("cert.create", purpose="login", serial=int(field(said, "Serial")[0]))
+    (event,) = await house.proxy.audited("cert.create", purpose="login", serial=int(field(text, "Serial")[0]))
     assert (event["user"], event["key_id"], event["principals"]) == ("joe", "joe", ["joe"])
     assert event["valid_until"] == f"{before:%Y-%m-%dT%H:%M:%SZ}"
-    assert str(event["key"]) in said
+    assert str(event["key"]) in text
 
 
 async def test_accepts_login_certificate_without_other_keys(house: House) -> None:
@@ -166,9 +166,9 @@ async def test_issues_certificate_that_target_rejects_for_equal_names(shared_sta
     same = Person(name=LOGIN, key=house.ann.key, agent=agent)
     client = await log_in(house, same)
     line = await only_certificate(same)
-    said = await shown(line)
-    assert field(said, "Principals") == [LOGIN]
-    assert field(said, "Critical Options") == [
+    text = await shown(line)
+    assert field(text, "Principals") == [LOGIN]
+    assert field(text, "Critical Options") == [
         f"{PROXY_ONLY} UNKNOWN FLAG OPTION",
         "source-address 127.0.0.0/8",
     ]
@@ -188,7 +188,7 @@ async def test_logs_in_with_certificate_after_one_password(shared_stage: Stage) 
     keyboard = Keyboard(house.stage.path(house.stage.unique("keyboard")), "correct horse")
     asking.env |= keyboard.env
     (await asking.ssh("proxy", "login", "--ttl", "8h")).check()
-    assert len(keyboard.asked) == 1
+    assert len(keyboard.prompts) == 1
     (line,) = await ours(pat)
     client = house.client(person=pat)
     assert await shown(line) in (await client.ssh("proxy", "status")).check().text
@@ -201,11 +201,11 @@ async def test_adds_certificate_over_direct_connection(direct: House) -> None:
     client = direct.client(person=joe)
     result = (await client.ssh("proxy", "login", "--ttl=8h")).check()
     assert f"unrecorded, as {LOGIN}." in result.text
-    said = await shown(await only_certificate(joe))
-    assert field(said, "Principals") == ["joe", LOGIN]
-    assert field(said, "Extensions")[:2] == ["permit-port-forwarding", "permit-pty"]
-    assert field(said, "Critical Options") == ["(none)"]
-    after, before = validity(said)
+    text = await shown(await only_certificate(joe))
+    assert field(text, "Principals") == ["joe", LOGIN]
+    assert field(text, "Extensions")[:2] == ["permit-port-forwarding", "permit-pty"]
+    assert field(text, "Critical Options") == ["(none)"]
+    after, before = validity(text)
     assert before - after == timedelta(hours=1, minutes=5)
     assert (await straight(direct, joe)).check().text == "straight\n"
     # Through the proxy it is a key like any other of the agent's.
@@ -334,7 +334,7 @@ async def test_fails_when_agent_rejects_certificates(house: House, habit: Habit)
         "conchrec: your agent did not accept the certificate. GNOME Keyring and gpg-agent cannot hold"
     )
     assert "OpenSSH's ssh-agent" in line and "`sign`" in line
-    assert a.ADD_ID_CONSTRAINED in fake.asked
+    assert a.ADD_ID_CONSTRAINED in fake.requests
     assert fake.keys == []
 
 
@@ -400,7 +400,7 @@ async def test_releases_login_when_user_disconnects(house: House) -> None:
     waiting.kill()
     await waiting.wait()
     process = _with(house, fake.socket).start("proxy", "login", stdin=b"")
-    await fact(lambda: a.ADD_ID_CONSTRAINED in fake.asked, lambda: f"the agent is not asked: {process}")
+    await fact(lambda: a.ADD_ID_CONSTRAINED in fake.requests, lambda: f"the agent is not asked: {process}")
     process.kill()
     await process.wait()
     await house.proxy.deserted()
@@ -435,11 +435,11 @@ async def test_signs_public_key(house: House, kind: str) -> None:
     line = await signed(house, key.public, "--ttl", "30m")
     certificate = key.path.with_name(key.path.name + "-cert.pub")
     certificate.write_text(line + "\n")
-    said = await shown(line)
-    assert field(said, "Principals") == ["joe"]
-    after, before = validity(said)
+    text = await shown(line)
+    assert field(text, "Principals") == ["joe"]
+    after, before = validity(text)
     assert before - after == timedelta(minutes=35)
-    assert await house.proxy.audited("cert.create", purpose="sign", serial=int(field(said, "Serial")[0]))
+    assert await house.proxy.audited("cert.create", purpose="sign", serial=int(field(text, "Serial")[0]))
     mine = Person(name="joe", key=Key(path=key.path, certificate=certificate))
     client = house.client(AccessMethod.CERTIFICATE, person=mine)
     client.config.write_text(f"CertificateFile {certificate}\n" + client.config.read_text())
@@ -449,9 +449,9 @@ async def test_signs_public_key(house: House, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["ed25519-sk", "ecdsa-sk"])
 async def test_signs_hardware_key(house: House, kind: str) -> None:
     public = house.stage.file(f"{kind}.pub", f"{public_line(hardware_keys()[kind])} token\r\n")
-    said = await shown(await signed(house, public))
-    assert field(said, "Type")[0].startswith("sk-")
-    assert field(said, "Public key")[0].startswith(f"{kind.upper()}-CERT SHA256:")
+    text = await shown(await signed(house, public))
+    assert field(text, "Type")[0].startswith("sk-")
+    assert field(text, "Public key")[0].startswith(f"{kind.upper()}-CERT SHA256:")
 
 
 async def test_refuses_invalid_public_keys(house: House) -> None:

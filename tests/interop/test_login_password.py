@@ -65,8 +65,8 @@ class Somebody:
         return await self.client.ssh(*arguments)
 
     @property
-    def asked(self) -> list[str]:
-        return self._keyboard.asked
+    def prompts(self) -> list[str]:
+        return self._keyboard.prompts
 
 
 def reasons(house: House, user: str) -> list[object]:
@@ -102,7 +102,7 @@ async def test_reaches_target_after_one_password(home: House) -> None:
     before = home.proxy.sids()
     result = await pat.ssh("web1", "echo through; exit 3")
     assert (result.stdout, result.code) == (b"through\n", 3), str(result)
-    assert pat.asked == ["(pat@127.0.0.1) Password: "]
+    assert pat.prompts == ["(pat@127.0.0.1) Password: "]
     outer, inner = await home.proxy.audited("user.login", user="pat", count=2)
     assert (outer["stage"], outer["method"], outer["roles"]) == ("outer", "keyboard-interactive", ["ops"])
     assert "key" not in outer and "second_factor" not in outer
@@ -117,7 +117,7 @@ async def test_asks_again_after_wrong_password(home: House) -> None:
     result = await pat.ssh("proxy", "hosts")
     assert result.code == 0, str(result)
     assert "You may log in:" in result.text
-    assert len(pat.asked) == 2
+    assert len(pat.prompts) == 2
     assert reasons(home, "pat")[-1] == "wrong password"
     secret_nowhere(home)
 
@@ -130,7 +130,7 @@ async def test_asks_unknown_users_same_questions(home: House) -> None:
         somebody = Somebody(home, user, *["mistyped-8731"] * 4)
         result = await somebody.ssh("proxy", "hosts")
         assert (result.code, result.stdout) == (255, b"")
-        questions = tuple(question.replace(user, "USER") for question in somebody.asked)
+        questions = tuple(question.replace(user, "USER") for question in somebody.prompts)
         seen.add((questions, result.errors.replace(user, "USER")))
         whys[user] = reasons(home, user)[-1]
     password, code = "(USER@127.0.0.1) Password: ", "(USER@127.0.0.1) Code: "
@@ -147,7 +147,7 @@ async def test_rejects_used_code_after_restart(stage: Stage) -> None:
     tom = Somebody(house, "tom", PASSWORD, now)
     result = await tom.ssh("web1", "echo through")
     assert (result.stdout, result.code) == (b"through\n", 0), str(result)
-    assert tom.asked == ["(tom@127.0.0.1) Password: ", "(tom@127.0.0.1) Code: "]
+    assert tom.prompts == ["(tom@127.0.0.1) Password: ", "(tom@127.0.0.1) Code: "]
     (outer,) = house.proxy.audit("user.login", user="tom", stage="outer")
     assert (outer["method"], outer["second_factor"]) == ("keyboard-interactive", "totp")
     for end in (None, signal.SIGKILL, signal.SIGTERM):
@@ -156,7 +156,7 @@ async def test_rejects_used_code_after_restart(stage: Stage) -> None:
         again = Somebody(house, "tom", PASSWORD, now)
         result = await again.ssh("web1", "echo never")
         assert (result.stdout, result.code) == (b"", 255)
-        assert len(again.asked) == 2
+        assert len(again.prompts) == 2
         assert reasons(house, "tom")[-1] == "the code was already used"
     # These were wrong guesses, too. The phone's clock is half a minute ahead: that is still good.
     result = await Somebody(house, "tom", PASSWORD, code(1)).ssh("web1", "echo through")
@@ -178,7 +178,7 @@ async def test_delays_answers_after_failures_and_after_restart(stage: Stage) -> 
     count = FREE_OF_USER + 2
     somebody = Somebody(house, "pat", *["mistyped-8731"] * count, tries=count)
     result = await somebody.ssh("proxy", "hosts")
-    assert (result.code, len(somebody.asked)) == (255, count), str(result)
+    assert (result.code, len(somebody.prompts)) == (255, count), str(result)
     earlier, last = [moment(event) for event in house.proxy.audit("auth", user="pat")][-2:]
     # The delay runs from when a guess was looked at, which was a moment before its refusal.
     assert last - earlier > 0.5 * DELAYS[0]
@@ -208,7 +208,7 @@ async def test_accepts_key_while_passwords_are_blocked(stage: Stage) -> None:
     await house.proxy.start()
     joe = Somebody(house, "joe", PASSWORD)
     result = await joe.ssh("proxy", "hosts")
-    assert (result.code, joe.asked) == (255, [])
+    assert (result.code, joe.prompts) == (255, [])
     assert "conchrec: too many wrong answers: try again in 5 minutes" in result.errors
     assert str(reasons(house, "joe")[-1]).startswith("too many wrong passwords or codes; ")
     (await house.client().ssh("web1", "true")).check()
@@ -236,7 +236,7 @@ async def test_counts_failures_by_client_address_of_proxy_header(stage: Stage) -
     through = f"{sys.executable} {stage.file('through.py', BALANCER)} 127.0.0.1 {house.proxy.port}"
     pat = Somebody(house, "pat", "mistyped-8731")
     result = await pat.ssh("-o", f"ProxyCommand {through} TCP6 2001:db8::7", "proxy", "hosts")
-    assert (result.code, len(pat.asked)) == (255, 1), str(result)
+    assert (result.code, len(pat.prompts)) == (255, 1), str(result)
     await fact(lambda: saved(house)["addresses"], "no address has guessed")
     assert list(saved(house)["addresses"]) == ["2001:db8::/64"]
 

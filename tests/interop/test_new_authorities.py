@@ -98,16 +98,16 @@ async def test_accepts_all_users_during_rotation(stage: Stage) -> None:
     flowing = [Deferred.fromCoroutine(stream.flow()) for _ in range(2)]
     try:
         # The user CA: what each step says is done before the next.
-        said = await rotate(house, "user", "init")
-        assert "conchrec ca export --type user" in said
+        output = await rotate(house, "user", "init")
+        assert "conchrec ca export --type user" in output
         put(trusted_users, await proxy.authority("user"))
         assert len(trusted_users.read_text().splitlines()) == 2
         await stream.some()
         await rotate(house, "user", "update")
         await stream.some()
         late = await certified(house, "late")
-        for one in (early, late):
-            assert (await one.ssh("web1", "echo both")).check().text == "both\n"
+        for both in (early, late):
+            assert (await both.ssh("web1", "echo both")).check().text == "both\n"
         await rotate(house, "user", "finish")
         await stream.some()
         put(trusted_users, await proxy.authority("user"))

@@ -130,10 +130,10 @@ async def test_runs_forced_command_of_certificate(certified: House) -> None:
     bound = ("-O", "force-command=echo forced; cat")
     key = await sign_user(authority(certified), await certified.stage.key("bound"), "joe", "joe", *bound)
     client = certified.client(AccessMethod.CERTIFICATE, person=Person(name="joe", key=key))
-    for asked in (("echo mine",), (), ("-tt", "id"), ("-s", "sftp")):
+    for arguments in (("echo mine",), (), ("-tt", "id"), ("-s", "sftp")):
         before = certified.proxy.sids()
-        flags = [word for word in asked if word.startswith("-")]
-        rest = [word for word in asked if not word.startswith("-")]
+        flags = [word for word in arguments if word.startswith("-")]
+        rest = [word for word in arguments if not word.startswith("-")]
         result = await client.ssh(*flags, "web1", *rest, stdin=b"given\n\x04")
         assert result.text.replace("\r", "").startswith("forced\n") or "given" in result.text, str(result)
         assert "forced" in result.text and "given" in result.text

@@ -93,11 +93,11 @@ def command(house: House, *words: str) -> list[str]:
 
 
 @pytest.fixture(params=["ssh", "local"])
-def playing(request: pytest.FixtureRequest, house: House) -> Playing:
-    return Playing(house, over_ssh=request.param == "ssh")
+def playback(request: pytest.FixtureRequest, house: House) -> Playback:
+    return Playback(house, over_ssh=request.param == "ssh")
 
 
-class Playing:
+class Playback:
     """``play`` on a terminal, in both ways that there are."""
 
     def __init__(self, house: House, *, over_ssh: bool) -> None:
@@ -116,9 +116,9 @@ class Playing:
 # -- playing
 
 
-async def test_follows_player_keys(playing: Playing, slow: str) -> None:
-    tmux = await playing.terminal()
-    await tmux.runs(*playing.words("play", slow))
+async def test_follows_player_keys(playback: Playback, slow: str) -> None:
+    tmux = await playback.terminal()
+    await tmux.runs(*playback.words("play", slow))
     await tmux.shows("line 2")
     await tmux.types(" ")
     shown = await tmux.shows(" paused ", row=29)
@@ -141,10 +141,10 @@ async def test_follows_player_keys(playing: Playing, slow: str) -> None:
     assert "playing" not in "".join(await tmux.shows("ready$"))
 
 
-async def test_restores_terminal_at_end_of_recording(playing: Playing, slow: str) -> None:
-    tmux = await playing.terminal()
+async def test_restores_terminal_at_end_of_recording(playback: Playback, slow: str) -> None:
+    tmux = await playback.terminal()
     await tmux.runs(
-        "sh", "-c", 'stty -g > before; exec "$@"', "sh", *playing.words("play", slow, "--speed", "8")
+        "sh", "-c", 'stty -g > before; exec "$@"', "sh", *playback.words("play", slow, "--speed", "8")
     )
     await tmux.shows("line 12")
     await tmux.shows("ready$")
@@ -154,18 +154,18 @@ async def test_restores_terminal_at_end_of_recording(playing: Playing, slow: str
     assert not any(" / 0:" in line for line in shown)
 
 
-async def test_keeps_terminal_safe_from_hostile_sequences(playing: Playing) -> None:
+async def test_keeps_terminal_safe_from_hostile_sequences(playback: Playback) -> None:
     assert len(HOSTILE) > 100
     text = "".join(f"<{n}{sequence}>" for n, sequence in enumerate(HOSTILE))
-    sid = await printed(playing.house, text + "\x1b[m\x1b(B\x0f\x1b[2J\x1b[Hthe end")
-    tmux = await playing.terminal()
+    sid = await printed(playback.house, text + "\x1b[m\x1b(B\x0f\x1b[2J\x1b[Hthe end")
+    tmux = await playback.terminal()
     await tmux.command("select-pane", "-T", "honest")
     await tmux.command("set-buffer", "honest")
     script = '"$@"; echo over-$0-$?; exec cat > typed'
-    typed = playing.house.proxy.directory / "typed"
+    typed = playback.house.proxy.directory / "typed"
     for words in (("play", sid), ("follow", sid), ("text", sid)):
         typed.unlink(missing_ok=True)
-        await tmux.runs("sh", "-c", script, words[0], *playing.words(*words))
+        await tmux.runs("sh", "-c", script, words[0], *playback.words(*words))
         # The name tells it from what the round before has left on the screen.
         assert "the end" in "".join(await tmux.shows(f"over-{words[0]}-0"))
         # Whatever a terminal answers, it types; so this comes after it.
@@ -179,9 +179,9 @@ async def test_keeps_terminal_safe_from_hostile_sequences(playing: Playing) -> N
     ).strip() == "001"
 
 
-async def test_plays_on_small_terminal(playing: Playing, slow: str) -> None:
-    tmux = await playing.terminal(columns=140, rows=8)
-    await tmux.runs(*playing.words("play", slow))
+async def test_plays_on_small_terminal(playback: Playback, slow: str) -> None:
+    tmux = await playback.terminal(columns=140, rows=8)
+    await tmux.runs(*playback.words("play", slow))
     await tmux.shows("line 1")
     await tmux.types(" ")
     await tmux.shows("60x12 is too large", row=7)
@@ -191,9 +191,9 @@ async def test_plays_on_small_terminal(playing: Playing, slow: str) -> None:
     await tmux.shows("ready$")
 
 
-async def test_redraws_when_terminal_is_resized(playing: Playing, slow: str) -> None:
-    tmux = await playing.terminal()
-    await tmux.runs(*playing.words("play", slow))
+async def test_redraws_when_terminal_is_resized(playback: Playback, slow: str) -> None:
+    tmux = await playback.terminal()
+    await tmux.runs(*playback.words("play", slow))
     await tmux.shows("line 1")
     await tmux.types(" ")
     await tmux.shows("paused", row=29)
@@ -205,8 +205,8 @@ async def test_redraws_when_terminal_is_resized(playing: Playing, slow: str) -> 
 async def test_prints_to_pipe_without_delay(house: House, slow: str) -> None:
     expected = "".join(f"\x1b[3{n % 8}mline {n}\x1b[m\r\n" for n in range(1, 13)).encode()
     client = house.client()
-    said = (await client.ssh("proxy", "play", slow)).check()
-    assert (said.stdout, said.stderr) == (expected, b"")
+    result = (await client.ssh("proxy", "play", slow)).check()
+    assert (result.stdout, result.stderr) == (expected, b"")
     assert (await client.ssh("proxy", "follow", slow)).check().stdout == expected
     lines = "".join(f"line {n}\n" for n in range(1, 13))
     assert (await client.ssh("proxy", "text", slow)).check().text == lines
@@ -270,9 +270,9 @@ async def test_hides_recordings_of_others(stage: Stage) -> None:
     looked = len(house.proxy.audit("session.recording.access"))
     nobody = "0" * 26
     for name in ("play", "text", "follow"):
-        for one in (sid, nobody):
-            refused = await other.ssh("proxy", name, one)
-            unknown = f"conchrec: no recording {one} that you may view. To list them: recordings\n"
+        for hidden in (sid, nobody):
+            refused = await other.ssh("proxy", name, hidden)
+            unknown = f"conchrec: no recording {hidden} that you may view. To list them: recordings\n"
             assert (refused.code, refused.errors) == (1, unknown)
     assert (await other.ssh("proxy", "recordings")).check().text == ""
     house.proxy.configure({"users": {"joe": {"roles": ["blind"]}}})
@@ -305,8 +305,8 @@ async def test_refuses_to_play_encrypted_recording(stage: Stage) -> None:
         refused = await house.client().ssh("proxy", name, sid)
         assert refused.code == 1 and refused.stdout == b""
         assert refused.errors.startswith(f"conchrec: recording {sid} is encrypted")
-        said = await house.proxy.command("recordings", name, sid, "--identity", key.path)
-        assert (said.code, said.text) == (0, "secret\n"), str(said)
+        result = await house.proxy.command("recordings", name, sid, "--identity", key.path)
+        assert (result.code, result.text) == (0, "secret\n"), str(result)
         assert (await house.proxy.command("recordings", name, sid)).code == 1
 
 
@@ -325,15 +325,15 @@ async def test_shows_output_before_damage(house: House, name: str) -> None:
 # -- what is going on now
 
 
-async def test_follows_live_session(playing: Playing) -> None:
-    house = playing.house
+async def test_follows_live_session(playback: Playback) -> None:
+    house = playback.house
     before = house.proxy.sids()
     session = house.client().start("-q", "-tt", "web1", "echo first; read x; echo second", terminal=(60, 12))
     await session.says("first")
     (sid,) = await fact(lambda: house.proxy.sids() - before, "it is recorded")
     piped = house.client().start("-q", "proxy", "follow", sid)
-    tmux = await playing.terminal()
-    await tmux.runs(*playing.words("follow", sid))
+    tmux = await playback.terminal()
+    await tmux.runs(*playback.words("follow", sid))
     await tmux.shows("first")
     await tmux.shows(" live ", row=29)
     await piped.says("first")

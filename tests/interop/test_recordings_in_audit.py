@@ -65,9 +65,9 @@ ACTS: tuple[Callable[[paramiko.Channel], None], ...] = (
 )  # fmt: skip
 
 
-def told(house: House, event: str) -> Counter[str]:
+def recordings_of(house: House, event: str) -> Counter[str]:
     """How often, by the path of the recording."""
-    return Counter(str(found["recording"]) for found in house.proxy.audit(event) if "recording" in found)
+    return Counter(str(entry["recording"]) for entry in house.proxy.audit(event) if "recording" in entry)
 
 
 @pytest.mark.parametrize("mode", ["proxy", "proxy-sync"])
@@ -80,8 +80,8 @@ async def test_audits_start_and_end_of_every_recording(stage: Stage, mode: str) 
     def act() -> None:
         outer, inner = paramiko_connections(house)
         try:
-            for one in acts:
-                one(inner.open_session(timeout=LONG))
+            for action in acts:
+                action(inner.open_session(timeout=LONG))
             # The connection takes these with it.
             held = [inner.open_session(timeout=LONG) for _ in range(2)]
             assert len(held) == 2
@@ -93,7 +93,7 @@ async def test_audits_start_and_end_of_every_recording(stage: Stage, mode: str) 
     await house.proxy.deserted()
     await house.proxy.stop()
     casts = Counter(str(path) for path in house.proxy.casts())
-    assert told(house, "session.start") == told(house, "session.end") == casts
+    assert recordings_of(house, "session.start") == recordings_of(house, "session.end") == casts
     kinds = {str(event["sid"]): event["kind"] for event in house.proxy.audit("session.end")}
     for path in house.proxy.casts():
         assert kinds[path.stem] == json.loads(path.with_suffix(".json").read_text())["kind"], path
@@ -124,5 +124,5 @@ async def test_audits_end_of_recordings_after_crash(stage: Stage) -> None:
     await house.proxy.start()
     await house.proxy.audited("recording.recovered", count=4)
     casts = Counter(str(path) for path in house.proxy.casts())
-    assert told(house, "recording.recovered") == casts
-    assert len(told(house, "session.start")) == 2
+    assert recordings_of(house, "recording.recovered") == casts
+    assert len(recordings_of(house, "session.start")) == 2

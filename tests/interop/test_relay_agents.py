@@ -122,9 +122,9 @@ async def test_logs_in_with_key_restricted_to_inner_path(stage: Stage) -> None:
 async def test_waits_for_confirmation_of_key(stage: Stage) -> None:
     """`ssh-add -c`: the login waits for its person, and nobody else does."""
     house = await build(stage, settings={"upstream_auth": ["agent"]})
-    asked, answer = stage.path("asked"), stage.path("answer")
+    question, answer = stage.path("asked"), stage.path("answer")
     askpass = stage.file(
-        "askpass", f"#!/bin/sh\necho x >> {asked}\nwhile [ ! -e {answer} ]; do sleep 0.05; done\n"
+        "askpass", f"#!/bin/sh\necho x >> {question}\nwhile [ ! -e {answer} ]; do sleep 0.05; done\n"
     )
     askpass.chmod(0o700)
     socket = stage.short / stage.unique("agent")
@@ -139,15 +139,15 @@ async def test_waits_for_confirmation_of_key(stage: Stage) -> None:
     more = f"IdentityFile {house.keyless.key.path}\nIdentitiesOnly yes"
     client = house.client(AccessMethod.OUTER_AGENT, person=person, more=more, inner=own)
     waiting = client.start("web1", "echo confirmed")
-    await fact(asked.exists, lambda: f"nobody was asked:\n{waiting}")
+    await fact(question.exists, lambda: f"nobody was asked:\n{waiting}")
     others = [house.client(AccessMethod.OUTER_AGENT), house.client(AccessMethod.INNER_AGENT)]
-    results = await together(one.ssh("web1", "echo at once") for one in others)
+    results = await together(client.ssh("web1", "echo at once") for client in others)
     assert [result.text for result in results] == ["at once\n"] * 2, str(results[0])
     assert waiting.running
     answer.touch()
     result = await waiting.wait()
     assert (result.stdout, result.code) == (b"confirmed\n", 0), str(result)
-    assert asked.read_text() == "x\n", "once, for one login"
+    assert question.read_text() == "x\n", "once, for one login"
 
 
 async def test_probes_agent_last_when_configured(stage: Stage) -> None:

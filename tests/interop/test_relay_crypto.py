@@ -108,11 +108,11 @@ async def test_switches_large_transfer_to_aes(anywhere: House, tmp_path: Path) -
         result = await anywhere.client(method).ssh("-v", "web1", f"cat {text}", stdout=back, within=180)
         assert result.code == 0, str(result)
         assert back.read_bytes() == text.read_bytes()
-        said = [line for line in result.errors.splitlines() if "server->client cipher" in line]
-        ours = ["aes128-gcm" in line for line in said]
+        lines = [line for line in result.errors.splitlines() if "server->client cipher" in line]
+        ours = ["aes128-gcm" in line for line in lines]
         # What the processor cannot do well is not asked for.
-        assert (True in ours) is knows_aes(), said
-        assert "chacha20" in said[0], said
+        assert (True in ours) is knows_aes(), lines
+        assert "chacha20" in lines[0], lines
 
 
 async def test_relays_session_limit_of_target(anywhere: House) -> None:

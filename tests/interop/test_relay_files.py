@@ -26,16 +26,16 @@ def tree(tmp_path: Path) -> Path:
     return top
 
 
-def same(one: Path, other: Path) -> bool:
+def same(left: Path, right: Path) -> bool:
     """The same names, kinds and contents below."""
-    names = {path.relative_to(one) for path in one.rglob("*")}
-    assert names == {path.relative_to(other) for path in other.rglob("*")}
+    names = {path.relative_to(left) for path in left.rglob("*")}
+    assert names == {path.relative_to(right) for path in right.rglob("*")}
     assert names
     for name in names:
-        if (one / name).is_symlink() and (other / name).is_symlink():
-            assert os.readlink(one / name) == os.readlink(other / name)
-        elif (one / name).is_file():
-            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+        if (left / name).is_symlink() and (right / name).is_symlink():
+            assert os.readlink(left / name) == os.readlink(right / name)
+        elif (left / name).is_file():
+            assert (left / name).read_bytes() == (right / name).read_bytes(), name
     return True
 
 

@@ -27,9 +27,9 @@ def open_house(shared_stage: Stage) -> House:
     return block(build(shared_stage, options=allowed, sshd=["X11UseLocalhost yes"]))
 
 
-async def speak(kind: str, *place: str | int | Path) -> Result:
+async def speak(kind: str, *address: str | int | Path) -> Result:
     """Connect there; on stdout what the other side says first."""
-    return await run(sys.executable, SPEAK, kind, *(str(part) for part in place))
+    return await run(sys.executable, SPEAK, kind, *(str(part) for part in address))
 
 
 async def forwarding(house: House, method: AccessMethod, *flags: str) -> Process:
@@ -83,8 +83,8 @@ async def test_forwards_remote_ports(open_house: House, method: AccessMethod) ->
     """The port 0 is answered with the one that the target has chosen."""
     process = await forwarding(open_house, method, "-R", f"0:127.0.0.1:{open_house.proxy.port}")
     await process.says("Allocated port ")
-    said = process.stderr.decode()
-    port = int(said.partition("Allocated port ")[2].split()[0])
+    errors = process.stderr.decode()
+    port = int(errors.partition("Allocated port ")[2].split()[0])
     for _ in range(3):
         assert (await speak("tcp", "127.0.0.1", port)).stdout == b"SSH-\n"
     await process.stop()

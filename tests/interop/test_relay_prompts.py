@@ -101,25 +101,25 @@ class Person:
     """Somebody at the keyboard, for one call of ssh."""
 
     def __init__(self, directory: Path) -> None:
-        self._answers, self._asked = directory / "answers", directory / "asked"
+        self._answers, self._prompts = directory / "answers", directory / "asked"
         self._program = directory / "askpass"
         self._program.write_text(ASKPASS)
         self._program.chmod(0o700)
 
     async def ssh(self, client: Client, *answers: str, command: str = "cat") -> Result:
         self._answers.write_text("".join(f"{answer}\n" for answer in answers))
-        self._asked.write_text("")
+        self._prompts.write_text("")
         client.env |= {
             "SSH_ASKPASS": str(self._program),
             "SSH_ASKPASS_REQUIRE": "force",
-            "ASKED": str(self._asked),
+            "ASKED": str(self._prompts),
             "ANSWERS": str(self._answers),
         }
         return await client.ssh("-o", "BatchMode=no", "web1", command, stdin=b"through\n")
 
     @property
-    def asked(self) -> list[str]:
-        return self._asked.read_text().splitlines()
+    def prompts(self) -> list[str]:
+        return self._prompts.read_text().splitlines()
 
 
 async def kept_nowhere(house: House, *secrets: str) -> None:
@@ -132,8 +132,8 @@ async def kept_nowhere(house: House, *secrets: str) -> None:
     assert len(files) > 5
     log = house.proxy.log.encode()
     for secret in secrets:
-        found = [path for path in files if secret.encode() in path.read_bytes()]
-        assert found == []
+        matches = [path for path in files if secret.encode() in path.read_bytes()]
+        assert matches == []
         assert secret.encode() not in log
 
 
@@ -143,7 +143,7 @@ async def test_relays_password_prompt(anywhere: House, tmp_path: Path) -> None:
     result = await joe.ssh(anywhere.client(AccessMethod.INNER_AGENT, target=target), SECRET)
     assert (result.stdout, result.code) == (b"through\n", 3), str(result)
     assert "gear of the tests" in result.errors
-    (question,) = joe.asked
+    (question,) = joe.prompts
     assert question.endswith(f"@localhost:{target.port}'s password: ")
     (*_, event) = anywhere.proxy.audit("upstream.connect", target=f"localhost:{target.port}")
     assert event["method"] == "password"
@@ -155,7 +155,7 @@ async def test_relays_repeated_password_prompt(anywhere: House, tmp_path: Path) 
     joe = Person(tmp_path)
     result = await joe.ssh(anywhere.client(target=target), "mistyped-8731", SECRET)
     assert (result.stdout, result.code) == (b"through\n", 3), str(result)
-    assert len(joe.asked) == 2
+    assert len(joe.prompts) == 2
     await kept_nowhere(anywhere, SECRET, "mistyped-8731")
 
 
@@ -166,7 +166,7 @@ async def test_reports_failed_login_after_wrong_answers(anywhere: House, tmp_pat
     result = await joe.ssh(anywhere.client(target=target), *wrong)
     assert result.code == 255
     assert f"conchrec: localhost:{target.port} rejected the answers for " in result.errors
-    assert len(joe.asked) == 3
+    assert len(joe.prompts) == 3
     (*_, event) = anywhere.proxy.audit("upstream.failed", target=f"localhost:{target.port}")
     assert "rejected the answers" in str(event["reason"])
     await kept_nowhere(anywhere, "8731")
@@ -178,7 +178,7 @@ async def test_relays_several_questions(anywhere: House, tmp_path: Path) -> None
     joe = Person(tmp_path)
     result = await joe.ssh(anywhere.client(target=target), SECRET, "rex", "123456")
     assert (result.stdout, result.code) == (b"through\n", 3), str(result)
-    assert [text.rpartition("] ")[2] for text in joe.asked] == ["Secret: ", "Your dog: ", "Code: "]
+    assert [text.rpartition("] ")[2] for text in joe.prompts] == ["Secret: ", "Your dog: ", "Code: "]
     assert "Two things, please" in result.errors
     (*_, event) = anywhere.proxy.audit("upstream.connect", target=f"localhost:{target.port}")
     assert event["method"] == "keyboard-interactive"
@@ -190,7 +190,7 @@ async def test_marks_prompts_that_imitate_proxy(anywhere: House, tmp_path: Path)
     target = await gear(anywhere, "imitation", tmp_path)
     person, mark = Person(tmp_path), f"[localhost:{target.port}] "
     result = await person.ssh(anywhere.client(target=target), "123456")
-    assert [text.rpartition(") ")[2] for text in person.asked] == [f"{mark}Code: "]
+    assert [text.rpartition(") ")[2] for text in person.prompts] == [f"{mark}Code: "]
     shown = [line for line in result.errors.replace("\r", "\n").split("\n") if "second factor" in line]
     assert len(shown) == 2 and all(f"{mark}'conchrec': " in line for line in shown), str(result)
     ours = [line for line in result.errors.replace("\r", "\n").split("\n") if line.startswith("conchrec")]
@@ -212,7 +212,7 @@ async def test_asks_nothing_when_key_is_accepted(anywhere: House, tmp_path: Path
     for method in (AccessMethod.OUTER_AGENT, AccessMethod.CERTIFICATE):
         result = await joe.ssh(anywhere.client(method, host="127.0.0.1"), command="cat; exit 3")
         assert (result.stdout, result.code) == (b"through\n", 3), str(result)
-        assert joe.asked == []
+        assert joe.prompts == []
 
 
 async def test_accepts_challenge_without_questions(anywhere: House, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ async def test_asks_nothing_before_inner_key_is_proved(anywhere: House, tmp_path
     joe = Person(tmp_path)
     result = await joe.ssh(client, SECRET)
     assert result.code == 255
-    assert joe.asked == []
+    assert joe.prompts == []
     assert "Permission denied (publickey)" in result.errors
 
 

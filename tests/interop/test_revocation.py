@@ -16,7 +16,7 @@ from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
 from tests.support.waiting import block
 
-#: What the issue of a revoked user may take, in seconds.
+#: The longest time until a revoked user is disconnected, in seconds.
 SOON = 5.0
 
 
@@ -93,13 +93,13 @@ async def test_revokes_one_credential(house: House, by: str) -> None:
     other = house.client(AccessMethod.CERTIFICATE, person=Person(name="joe", key=second))
     process = await begun(gone)
     assert first.certificate is not None
-    ways: dict[str, tuple[str, str | Path]] = {
+    credentials: dict[str, tuple[str, str | Path]] = {
         "serial": ("--serial", str(serial_of(first))),
         "certificate": ("--key", first.certificate),
         "key": ("--key", first.public),
         "key-id": ("--key-id", "joe"),
     }
-    await revoke(house, *ways[by])
+    await revoke(house, *credentials[by])
     result = await process.wait(SOON)
     assert "has been revoked" in result.errors, str(result)
     assert not await comes(gone)
@@ -132,8 +132,8 @@ async def test_ends_session_when_certificate_expires(house: House) -> None:
     process = await begun(client)
     bare = client.start("-v", "-N", "proxy")
     await bare.says("Authenticated to")
-    for one in (process, bare):
-        result = await one.wait(6 + SOON)
+    for connection in (process, bare):
+        result = await connection.wait(6 + SOON)
         assert result.code == 255, str(result)
         assert "conchrec: your certificate has expired" in result.errors, str(result)
     assert not await comes(client)

@@ -78,8 +78,8 @@ async def refused(house: House, role: str, setting: str) -> str:
     """Why, as the audit has it; with the role, and the line that says so."""
 
     def look() -> list[Event]:
-        found = house.proxy.audit("session.rejected")
-        return [one for one in found if str(one["rule"]).startswith(f"role {role}: {setting} (line ")]
+        events = house.proxy.audit("session.rejected")
+        return [event for event in events if str(event["rule"]).startswith(f"role {role}: {setting} (line ")]
 
     event = (await fact(look, lambda: str(house.proxy.audit("session.rejected"))))[-1]
     line = int(str(event["rule"]).rpartition(" ")[2].rstrip(")"))
@@ -182,9 +182,9 @@ async def test_refuses_denied_commands_only(many: House, tmp_path: Path) -> None
 
 async def test_refuses_local_forwards_only(many: House) -> None:
     port = free_port()
-    place = f"127.0.0.1:{many.target.port}"
+    address = f"127.0.0.1:{many.target.port}"
     for name, result in (("no-local", b""), ("no-remote", b"SSH-\n")):
-        process = client(many, name).start("-v", "-N", "-L", f"{port}:{place}", "web1")
+        process = client(many, name).start("-v", "-N", "-L", f"{port}:{address}", "web1")
         await process.says("Local forwarding listening on ")
         assert (await speak("tcp", "127.0.0.1", port)).stdout.strip() == result.strip()
         if not result:
@@ -192,7 +192,7 @@ async def test_refuses_local_forwards_only(many: House) -> None:
             (event,) = await many.proxy.audited("port", action="refused", kind="direct")
             assert str(event["rule"]).startswith("role no-local: local_forwarding (line ")
         await process.stop()
-    jumped = await client(many, "no-local").ssh("-W", place, "web1")
+    jumped = await client(many, "no-local").ssh("-W", address, "web1")
     assert jumped.code != 0 and "local_forwarding: no" in jumped.errors, str(jumped)
 
 

@@ -78,7 +78,7 @@ class Sink:
 
 
 @contextmanager
-def running(options: str) -> Iterator[Sink]:
+def run_sink(options: str) -> Iterator[Sink]:
     with tempfile.TemporaryDirectory() as directory:
         top = Path(directory)
         (top / "full").mkdir()
@@ -102,30 +102,34 @@ def running(options: str) -> Iterator[Sink]:
 
 def check(sink: Sink) -> None:
     """Every file on the disk is named; the last digest of a path is that of the file there."""
-    told = {one.path: one for one in sink.account if isinstance(one, Operation)}
+    operations = {operation.path: operation for operation in sink.account if isinstance(operation, Operation)}
     for path in sorted(sink.top.rglob("*")):
         if path.name == "x" and path.parent.name == "full":
             continue
         if path.is_dir() and path.name == "full":
             continue
-        assert str(path) in told, (path, sink.account)
-        one = told[str(path)]
-        assert one.result != "no", "the sender's word is no result"
-        if path.is_file() and one.result == "ok":
-            assert one.sha256 == hashlib.sha256(path.read_bytes()).hexdigest(), (path, one)
+        assert str(path) in operations, (path, sink.account)
+        operation = operations[str(path)]
+        assert operation.result != "no", "the sender's word is no result"
+        if path.is_file() and operation.result == "ok":
+            assert operation.sha256 == hashlib.sha256(path.read_bytes()).hexdigest(), (path, operation)
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & stat.S_ISUID:
-            assert any("mode=4755" in one.detail for one in sink.account if isinstance(one, Operation))
+            assert any(
+                "mode=4755" in operation.detail
+                for operation in sink.account
+                if isinstance(operation, Operation)
+            )
 
 
 @settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["", "r", "p", "rp"]), SENT, st.booleans())
 def test_accounts_for_files_of_scp_sink(options: str, sent: list[list[bytes]], wait: bool) -> None:
-    with running(options) as sink:
+    with run_sink(options) as sink:
         sink.hear()
         for part in sent:
             for data in part:
                 sink.send(data, wait=wait)
         sink.end()
-        if not any(isinstance(one, AccountLost) for one in sink.account):
+        if not any(isinstance(entry, AccountLost) for entry in sink.account):
             check(sink)

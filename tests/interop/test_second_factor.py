@@ -48,7 +48,7 @@ def house(stage: Stage, mfa: str) -> House:
     return block(build(stage, settings=block(settings(stage, mfa))))
 
 
-class Answering:
+class PromptAnswers:
     """joe, with his key and an agent, and with these answers."""
 
     def __init__(self, house: House, *answers: str, more: str = "", **how: object) -> None:
@@ -62,22 +62,22 @@ class Answering:
         self.client.env |= self._keyboard.env
 
     @property
-    def asked(self) -> list[str]:
-        return self._keyboard.asked
+    def prompts(self) -> list[str]:
+        return self._keyboard.prompts
 
 
 async def test_asks_for_code_after_key(house: House) -> None:
     """Asked once for each ssh; the code is no good a second time, nor is a wrong one."""
     good = code()
-    joe = Answering(house, good)
+    joe = PromptAnswers(house, good)
     result = await joe.client.ssh("web1", "echo in")
     assert result.check().stdout == b"in\n", str(result)
-    assert joe.asked == ["(joe@127.0.0.1) Code: "]
+    assert joe.prompts == ["(joe@127.0.0.1) Code: "]
     outer, inner = await house.proxy.audited("user.login", user="joe", count=2)
     assert (outer["method"], outer["second_factor"], outer["stage"]) == ("publickey", "totp", "outer")
     assert inner["stage"] == "inner"
     for bad in (good, "000000"):
-        again = await Answering(house, bad).client.ssh("web1", "echo never")
+        again = await PromptAnswers(house, bad).client.ssh("web1", "echo never")
         assert (again.code, again.stdout) == (255, b""), str(again)
     assert {"the code was already used", "wrong code"} <= {e["reason"] for e in house.proxy.audit("auth")}
     batch = await house.client(AccessMethod.INNER_AGENT).ssh("web1", "echo never")
@@ -114,7 +114,7 @@ async def test_requires_code_for_copies_forwards_and_commands(house: House, tmp_
 
 async def test_forwards_port_after_code(house: House) -> None:
     port = free_port()
-    joe = Answering(house, code())
+    joe = PromptAnswers(house, code())
     forward = joe.client.start("-v", "-N", "-L", f"{port}:127.0.0.1:{house.target.port}", "web1")
     await forward.says("Local forwarding listening on ")
     assert (await speak("tcp", "127.0.0.1", port)).stdout == b"SSH-\n"
@@ -125,20 +125,20 @@ async def test_requires_code_for_each_connection_to_target(house: House, mfa: st
     """With ControlMaster at the jump: for *session* each connection to a target needs a code of its own."""
     control = house.stage.short / "jump"
     config = f"Host proxy\nControlPath {control}"
-    first = Answering(house, code(-1), more=f"{config}\nControlMaster yes")
+    first = PromptAnswers(house, code(-1), more=f"{config}\nControlMaster yes")
     held = first.client.start("web1", "echo ready; cat", stdin=None)
     await held.says("ready")
     await fact(control.is_socket, lambda: str(held))
-    second = Answering(house, code(), more=config)
+    second = PromptAnswers(house, code(), more=config)
     assert (await second.client.ssh("web1", "echo in")).check().stdout == b"in\n"
     logins = await house.proxy.audited("user.login", stage="inner", count=2)
     if mfa == "login":
-        assert second.asked == [] and "second_factor" not in logins[-1]
+        assert second.prompts == [] and "second_factor" not in logins[-1]
     else:
-        assert [question.rpartition(") ")[2] for question in second.asked] == ["Code: "]
-        refused = await Answering(house, "000000", more=config).client.ssh("web1", "echo never")
+        assert [question.rpartition(") ")[2] for question in second.prompts] == ["Code: "]
+        refused = await PromptAnswers(house, "000000", more=config).client.ssh("web1", "echo never")
         assert (refused.code, refused.stdout) == (255, b"")
-        command = await Answering(house, more=config).client.ssh("proxy", "status")
+        command = await PromptAnswers(house, more=config).client.ssh("proxy", "status")
         assert command.code == 1 and "each command requires its own second factor" in command.errors, str(
             command
         )
@@ -171,7 +171,7 @@ async def test_requires_code_for_hardware_key_in_signed_certificate(stage: Stage
     person = Person(name="kim" if known else "joe", key=house.joe.key, agent=house.joe.agent)
     client = house.client(AccessMethod.INNER_AGENT, person=person)
     client.env["SSH_AUTH_SOCK"] = str(sk.socket)
-    signing = client if known else Answering(house, code()).client
+    signing = client if known else PromptAnswers(house, code()).client
     signed = (await signing.ssh("proxy", "sign", stdin=line)).check()
     sk.keys[:] = [base64.b64decode(signed.text.split()[1])]
     result = await client.ssh("web1", "echo in")

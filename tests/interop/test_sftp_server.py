@@ -88,16 +88,16 @@ class Server:
     def ask(self, request: Ask) -> tuple[int, bytes]:
         """Send it, with what is sent along, and read the answers; the first of them."""
         waiting = 0
-        for one in (request, request.guess):
-            if one is not None:
+        for request_or_guess in (request, request.guess):
+            if request_or_guess is not None:
                 self.number += 1
                 waiting += 1
-                self.send(one.kind, uint32(self.number) + one.body)
+                self.send(request_or_guess.kind, uint32(self.number) + request_or_guess.body)
         first, *_ = [self.answer() for _ in range(waiting)]
         return first
 
     def look(self) -> Snapshot:
-        found = {}
+        states = {}
         for name in NAMES:
             path = self.top / name
             try:
@@ -115,15 +115,15 @@ class Server:
             elif stat.S_ISLNK(status.st_mode):
                 content = os.fsencode(os.readlink(path))
             kind, mode = stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode)
-            found[name] = State(inode=status.st_ino, kind=kind, mode=mode, content=content)
-        return found
+            states[name] = State(inode=status.st_ino, kind=kind, mode=mode, content=content)
+        return states
 
     def name(self, path: str) -> str:
         return os.path.relpath(path, self.top) if path else ""
 
 
 @contextmanager
-def running() -> Iterator[Server]:
+def run_server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as directory:
         top = Path(directory)
         (top / "a").write_bytes(b"what was in it")
@@ -167,7 +167,7 @@ def ask(kind: int, *parts: st.SearchStrategy[bytes], extension: bytes = b"") -> 
 def through(handle: st.SearchStrategy[bytes]) -> st.SearchStrategy[Ask]:
     """A request through a handle, but for CLOSE."""
 
-    def one(kind: int, *parts: st.SearchStrategy[bytes], extension: bytes = b"") -> st.SearchStrategy[Ask]:
+    def make(kind: int, *parts: st.SearchStrategy[bytes], extension: bytes = b"") -> st.SearchStrategy[Ask]:
         before = string(extension) if extension else b""
         return st.tuples(handle, *parts).map(
             lambda fields: Ask(kind, before + string(fields[0]) + b"".join(fields[1:]), fields[0])
@@ -178,14 +178,14 @@ def through(handle: st.SearchStrategy[bytes]) -> st.SearchStrategy[Ask]:
             wire.EXTENDED, string(b"copy-data") + string(f[0]) + f[1] + f[2] + string(f[3]) + f[4], f[3]
         )
     )
-    write = one(wire.WRITE, NUMBER, st.binary(min_size=1, max_size=5).map(string))
+    write = make(wire.WRITE, NUMBER, st.binary(min_size=1, max_size=5).map(string))
     return st.one_of(
         write,
         write,
-        one(wire.FSETSTAT, ATTRIBUTES),
+        make(wire.FSETSTAT, ATTRIBUTES),
         copy,
-        one(wire.READ, NUMBER, st.just(uint32(9))),
-        one(wire.EXTENDED, extension=b"fsync@openssh.com"),
+        make(wire.READ, NUMBER, st.just(uint32(9))),
+        make(wire.EXTENDED, extension=b"fsync@openssh.com"),
     )
 
 
@@ -204,22 +204,22 @@ BY_NAME = st.one_of(
     ask(wire.READLINK, PATH),
 )
 #: A file that is opened and closed, with the lowest handle that is free if this comes first.
-VISIT = st.tuples(OPEN, st.lists(through(st.just(HANDLES[0])), max_size=4)).map(
-    lambda visit: [visit[0], *visit[1], Ask(wire.CLOSE, string(HANDLES[0]), HANDLES[0])]
+OPEN_AND_CLOSE = st.tuples(OPEN, st.lists(through(st.just(HANDLES[0])), max_size=4)).map(
+    lambda requests: [requests[0], *requests[1], Ask(wire.CLOSE, string(HANDLES[0]), HANDLES[0])]
 )
 CLOSE = st.sampled_from(HANDLES).map(lambda handle: Ask(wire.CLOSE, string(handle), handle))
 ANY_HANDLE = through(st.sampled_from(HANDLES))
 GUESSED = st.tuples(OPEN, st.one_of(ANY_HANDLE, CLOSE)).map(
     lambda pair: Ask(pair[0].kind, pair[0].body, guess=pair[1])
 )
-ONE = st.one_of(BY_NAME, BY_NAME, OPEN, ANY_HANDLE, CLOSE).map(lambda one: [one])
+SINGLE_REQUEST = st.one_of(BY_NAME, BY_NAME, OPEN, ANY_HANDLE, CLOSE).map(lambda request: [request])
 
 
 def flat(parts: list[list[Ask]]) -> list[Ask]:
     return [request for part in parts for request in part]
 
 
-REQUESTS = st.lists(st.one_of(VISIT, VISIT, ONE), max_size=6).map(flat)
+REQUESTS = st.lists(st.one_of(OPEN_AND_CLOSE, OPEN_AND_CLOSE, SINGLE_REQUEST), max_size=6).map(flat)
 
 
 def placed(request: Ask, top: Path) -> Ask:
@@ -249,12 +249,12 @@ class Opened:
     disturbed: bool = False
 
 
-def run_requests(server: Server, asked: list[Ask]) -> None:
+def run_requests(server: Server, requests: list[Ask]) -> None:
     """Ask them one by one, with a look at the disk after each."""
     opened: dict[bytes, Opened] = {}
     before = server.look()
-    for request in (placed(one, server.top) for one in asked):
-        told = len(server.account)
+    for request in (placed(template, server.top) for template in requests):
+        position = len(server.account)
         kind, body = server.ask(request)
         after = server.look()
         for name in NAMES:
@@ -265,7 +265,7 @@ def run_requests(server: Server, asked: list[Ask]) -> None:
         for handle, file in opened.items():
             file.disturbed |= file.inode in changed and handle != request.handle
         if request.kind == wire.CLOSE and request.handle in opened:
-            check_digest(server.account[told:], opened.pop(request.handle), after)
+            check_digest(server.account[position:], opened.pop(request.handle), after)
         if kind == wire.HANDLE_REPLY:
             inode = inode_of(server, request)
             opened[body[8:]] = Opened(inode, disturbed=request.guess is not None)
@@ -278,24 +278,24 @@ def inode_of(server: Server, request: Ask) -> int:
     return os.stat(request.body[4 : 4 + length]).st_ino
 
 
-def check_digest(told: list[TransferFact], file: Opened, disk: Snapshot) -> None:
+def check_digest(facts: list[TransferFact], file: Opened, disk: Snapshot) -> None:
     contents = [state.content for state in disk.values() if state.inode == file.inode]
-    for one in told:
-        if isinstance(one, Operation) and one.operation == "write" and one.sha256 and one.result == "ok":
+    for fact in facts:
+        if isinstance(fact, Operation) and fact.operation == "write" and fact.sha256 and fact.result == "ok":
             for content in () if file.disturbed else contents:
-                assert one.sha256 == hashlib.sha256(content).hexdigest()
+                assert fact.sha256 == hashlib.sha256(content).hexdigest()
 
 
 def check_names(server: Server) -> None:
     """Everything that changed is named, with its new mode."""
-    told = [one for one in server.account if isinstance(one, Operation)]
+    operations = [operation for operation in server.account if isinstance(operation, Operation)]
     for name, before, after in server.changes:
         inodes = {state.inode for state in (before, after) if state is not None}
         about = [
-            one
-            for one in told
-            for named in (server.name(one.path), server.name(one.other))
-            if one.operation != "read" and (named == name or inodes & server.inodes[named])
+            operation
+            for operation in operations
+            for named in (server.name(operation.path), server.name(operation.other))
+            if operation.operation != "read" and (named == name or inodes & server.inodes[named])
         ]
         assert about, (name, before, after, server.account)
         if after is not None and stat.S_ISREG(after.kind) | stat.S_ISDIR(after.kind):
@@ -303,32 +303,34 @@ def check_names(server: Server) -> None:
             # A directory inherits the set-group-ID bit of the one that it is created in.
             inherited = stat.S_ISGID if before is None and stat.S_ISDIR(after.kind) else 0
             mode = after.mode & ~inherited
-            renamed = any(one.operation in ("rename", "posix-rename", "hardlink") for one in about)
+            renamed = any(
+                operation.operation in ("rename", "posix-rename", "hardlink") for operation in about
+            )
             if mode_is_new and mode not in DEFAULT_MODES and not renamed:
-                told_modes = {int(found, 8) for one in about for found in MODE_TEXT.findall(one.detail)}
+                modes = {int(text, 8) for operation in about for text in MODE_TEXT.findall(operation.detail)}
                 # mkdir drops what is no permission; the account has what was asked for.
-                assert mode in told_modes | {told & 0o1777 for told in told_modes}, (name, after, about)
+                assert mode in modes | {operations & 0o1777 for operations in modes}, (name, after, about)
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(REQUESTS)
-def test_accounts_for_changes_by_sftp_server(asked: list[Ask]) -> None:
-    with running() as server:
-        run_requests(server, asked)
-        assert not [one for one in server.account if isinstance(one, AccountLost)]
+def test_accounts_for_changes_by_sftp_server(requests: list[Ask]) -> None:
+    with run_server() as server:
+        run_requests(server, requests)
+        assert not [entry for entry in server.account if isinstance(entry, AccountLost)]
         check_names(server)
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.one_of(VISIT, ONE), max_size=2).map(flat), GUESSED, REQUESTS)
+@given(st.lists(st.one_of(OPEN_AND_CLOSE, SINGLE_REQUEST), max_size=2).map(flat), GUESSED, REQUESTS)
 def test_marks_account_incomplete_after_guessed_handle(
     before: list[Ask], guessed: Ask, after: list[Ask]
 ) -> None:
     """What the account does not name, it says that it does not know."""
-    with running() as server:
+    with run_server() as server:
         run_requests(server, [*before, guessed, *after])
-        lost = [one for one in server.account if isinstance(one, AccountLost)]
+        lost = [entry for entry in server.account if isinstance(entry, AccountLost)]
         if lost:
-            assert {one.reason for one in lost} == {"an unknown handle"}
+            assert {entry.reason for entry in lost} == {"an unknown handle"}
         else:
             check_names(server)

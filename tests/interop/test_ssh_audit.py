@@ -14,26 +14,26 @@ from tests.support.ports import free_port
 from tests.support.process import run
 from tests.support.stage import Stage
 
-Found = dict[str, dict[str, list[str]]]
+Report = dict[str, dict[str, list[str]]]
 
 
-async def audit(port: int) -> Found:
+async def audit(port: int) -> Report:
     """What it finds: ``fail`` or ``warn``, with the notes of each algorithm."""
     program = str(Path(sys.executable).with_name("ssh-audit"))
     result = await run(program, "--skip-rate-test", "-j", "-p", str(port), "127.0.0.1", within=180)
-    found: Found = {"fail": {}, "warn": {}}
+    findings: Report = {"fail": {}, "warn": {}}
     report = json.loads(result.text)
     seen = 0
     for kind in ("kex", "key", "enc", "mac"):
-        for one in report[kind]:
+        for note in report[kind]:
             seen += 1
-            for level, algorithms in found.items():
-                notes = one["notes"].get(level, [])
+            for level, algorithms in findings.items():
+                notes = note["notes"].get(level, [])
                 if notes:
-                    algorithms[one["algorithm"]] = notes
+                    algorithms[note["algorithm"]] = notes
     assert seen > 10, result.text
     assert report["cves"] == []
-    return found
+    return findings
 
 
 @pytest.mark.parametrize("server", ["outer", "inner"])
@@ -47,10 +47,10 @@ async def test_passes_ssh_audit(stage: Stage, server: str) -> None:
         method = ("-N", "-o", "ExitOnForwardFailure=yes", "-v", "-L", f"{port}:localhost:{house.target.port}")
         forward = house.client(AccessMethod.CERTIFICATE).start(*method, "proxy")
         await forward.says("Entering interactive session")
-    found = await audit(port)
-    assert found["fail"] == {}
-    for algorithm, notes in found["warn"].items():
-        assert algorithm.startswith("curve25519-sha256"), found
-        assert all("quantum" in note for note in notes), found
+    findings = await audit(port)
+    assert findings["fail"] == {}
+    for algorithm, notes in findings["warn"].items():
+        assert algorithm.startswith("curve25519-sha256"), findings
+        assert all("quantum" in note for note in notes), findings
     if server == "inner":
         assert house.proxy.audit("upstream.failed") == []

@@ -13,7 +13,7 @@ from tests.support.process import Process, run
 from tests.support.waiting import fact, together
 
 # sshfs gives -a to ssh, and that wins: an agent comes with the outer connection or not at all.
-WAYS = pytest.mark.parametrize(
+METHODS = pytest.mark.parametrize(
     "method",
     [AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM, AccessMethod.CERTIFICATE],
     ids=lambda method: method.name.lower(),
@@ -48,7 +48,7 @@ async def mount(house: House, client: Client, there: Path, here: Path, *options:
     return process
 
 
-@WAYS
+@METHODS
 async def test_changes_tree_on_mount(house: House, method: AccessMethod, tmp_path: Path) -> None:
     """Copied, changed in place, renamed and removed; the same on both sides, and one recording of it all."""
     before = house.proxy.sids()

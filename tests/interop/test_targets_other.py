@@ -259,11 +259,11 @@ async def test_copies_files_at_other_server(street: Street, kind: Kind, tmp_path
     proxy = street.house.proxy
     copied = (("scp", "write", "there0"), ("scp", "read", "there0"), ("sftp", "write", "put"))
     for event, operation, name in (*copied, ("sftp", "read", "renamed")):
-        (found,) = proxy.audit(event, operation=operation, path=str(tmp_path / name))
-        assert found.items() >= whole.items(), found
+        (event_,) = proxy.audit(event, operation=operation, path=str(tmp_path / name))
+        assert event_.items() >= whole.items(), event_
     if link:
-        (found,) = proxy.audit("sftp", operation="symlink", path=str(tmp_path / "symbolic"))
-        assert found["other"] == "put"
+        (event_,) = proxy.audit("sftp", operation="symlink", path=str(tmp_path / "symbolic"))
+        assert event_["other"] == "put"
     assert proxy.audit("transfer.lost") == []
 
 
@@ -280,8 +280,8 @@ async def test_forwards_ports_at_other_server(street: Street, kind: Kind) -> Non
     await process.says("remote forward success for")
     remote = int(process.stderr.decode().partition("Allocated port ")[2].split()[0])
     for port in (local, remote, local):
-        said = await run(sys.executable, Path(speaker.__file__), "tcp", "127.0.0.1", str(port))
-        assert said.stdout == b"SSH-\n", f"{said}\n{process}"
+        result_ = await run(sys.executable, Path(speaker.__file__), "tcp", "127.0.0.1", str(port))
+        assert result_.stdout == b"SSH-\n", f"{result_}\n{process}"
     await process.stop()
 
 

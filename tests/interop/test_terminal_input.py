@@ -71,7 +71,7 @@ def given(recording: Cast) -> list[str]:
     assert recording.manifest is not None
     commands = recording.manifest["commands"]
     assert isinstance(commands, list)
-    texts = [str(one["text"]) for one in commands]
+    texts = [str(command["text"]) for command in commands]
     assert [text for text in recording.listed("m") if text in texts] == texts, "markers as well"
     return texts
 
@@ -109,9 +109,9 @@ async def test_records_commands_and_keys(house: House, name: str) -> None:
     await terminal.secret(PASSWORD)
     await terminal.sees(prompt)
     recording = await leave(house, terminal, before)
-    said = given(recording)
+    texts = given(recording)
     stty = "stty -echo; head -n 1 > /dev/null; stty echo"
-    assert said == ["echo one", "cd /", "cat", ASK, stty, "exit"]
+    assert texts == ["echo one", "cd /", "cat", ASK, stty, "exit"]
     shown = (await house.proxy.command("recordings", "show", recording.sid)).check().text
     assert f"s  {stty}\n" in shown
     typed = recording.text("i").replace("\r", "\n")
@@ -159,6 +159,6 @@ async def test_reads_shell_integration(house: House) -> None:
     assert recording.manifest is not None
     commands = recording.manifest["commands"]
     assert isinstance(commands, list)
-    found = [(one["text"], one.get("exit")) for one in commands]
-    assert ("false", 1) in found and found[-1] == ("exit", None), found
-    assert any(str(text).startswith("for i in 1 2") for text, _ in found), found
+    pairs = [(command["text"], command.get("exit")) for command in commands]
+    assert ("false", 1) in pairs and pairs[-1] == ("exit", None), pairs
+    assert any(str(text).startswith("for i in 1 2") for text, _ in pairs), pairs

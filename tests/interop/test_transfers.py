@@ -28,7 +28,7 @@ Fields = dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class TransferAudit:
     """What one session left behind: its cast, the manifest's ``files`` and the events of the audit."""
 
     cast: Cast
@@ -38,23 +38,27 @@ class Told:
 
     def of(self, operation: str, path: Path | str) -> Fields:
         """The one entry of this kind, which the audit and the cast have, too."""
-        (one,) = (e for e in self.listed if (e["operation"], e["path"]) == (operation, str(path)))
+        (operations,) = (e for e in self.listed if (e["operation"], e["path"]) == (operation, str(path)))
         (event,) = (e for e in self.events if (e.get("operation"), e.get("path")) == (operation, str(path)))
-        assert event["result"] == one["result"]
-        assert (event.get("sha256"), event.get("size")) == (one.get("sha256"), one.get("bytes"))
+        assert event["result"] == operations["result"]
+        assert (event.get("sha256"), event.get("size")) == (operations.get("sha256"), operations.get("bytes"))
         marked = [text for text in self.cast.listed("m") if text.startswith(f"{operation} {path} ")]
         assert len(marked) == 1, (marked, self.cast.listed("m"))
-        return one
+        return operations
 
     async def is_whole(self, operation: str, path: Path | str, same: Path) -> None:
         """It passed whole, and is what ``same`` is."""
-        one = self.of(operation, path)
+        entry = self.of(operation, path)
         summed = (await run("sha256sum", stdin=same)).check().text.split()[0]
-        assert (one["result"], one.get("sha256"), one["bytes"]) == ("ok", summed, same.stat().st_size), one
-        assert "unhashed" not in one
+        assert (entry["result"], entry.get("sha256"), entry["bytes"]) == (
+            "ok",
+            summed,
+            same.stat().st_size,
+        ), entry
+        assert "unhashed" not in entry
 
 
-async def told(house: House, work: Callable[[], Awaitable[object]], event: str = "sftp") -> Told:
+async def audit_of(house: House, work: Callable[[], Awaitable[object]], event: str = "sftp") -> TransferAudit:
     """Of the one session that ``work`` is."""
     before = house.proxy.sids()
     await work()
@@ -64,7 +68,7 @@ async def told(house: House, work: Callable[[], Awaitable[object]], event: str =
     await house.proxy.audited("session.end", sid=recording.sid)
     assert house.proxy.audit("transfer.lost", sid=recording.sid) == []
     assert "lost" not in files
-    return Told(
+    return TransferAudit(
         cast=recording,
         files=files,
         listed=cast("list[Fields]", files["list"]),
@@ -105,7 +109,7 @@ async def sftp(house: House, *lines: str, flags: Sequence[str] = ()) -> Result:
 
 async def test_accounts_for_sftp_of_trees(house: House, tree: Path, tmp_path: Path) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
-    account = await told(house, lambda: sftp(house, f"put -r {tree} {there}", f"get -r {there} {back}"))
+    account = await audit_of(house, lambda: sftp(house, f"put -r {tree} {there}", f"get -r {there} {back}"))
     assert below(there) == below(back) == below(tree)
     for name in below(tree):
         await account.is_whole("write", shown(there / name), tree / name)
@@ -128,7 +132,7 @@ async def test_accounts_for_sftp_as_command(
 ) -> None:
     """A command that speaks SFTP is recorded like any command, and has an account besides."""
     large, there, back = tree / "large", tmp_path / "there", tmp_path / "back"
-    account = await told(
+    account = await audit_of(
         house, lambda: sftp(house, f"put {large} {there}", f"get {there} {back}", flags=flags)
     )
     await account.is_whole("write", there, large)
@@ -155,8 +159,8 @@ async def test_accounts_for_changes_by_sftp(house: House, tmp_path: Path) -> Non
         f"-get {tmp_path}/missing {tmp_path}/here",
         f"-put {tmp_path}/file {tmp_path}/file/below",
     )
-    account = await told(house, lambda: sftp(house, *lines))
-    results = {(one["operation"], one["path"]): one["result"] for one in account.listed}
+    account = await audit_of(house, lambda: sftp(house, *lines))
+    results = {(entry["operation"], entry["path"]): entry["result"] for entry in account.listed}
     assert results[("mkdir", f"{tmp_path}/d")] == "ok"
     assert account.of("posix-rename", tmp_path / "a")["other"] == f"{tmp_path}/b"
     assert account.of("symlink", tmp_path / "symbolic")["other"] == f"{tmp_path}/b"
@@ -170,7 +174,7 @@ async def test_accounts_for_changes_by_sftp(house: House, tmp_path: Path) -> Non
     assert results[("remove", f"{tmp_path}/missing")] == "no such file"
     failed = account.of("write", tmp_path / "file" / "below")
     assert (failed["unhashed"], failed["bytes"]) == ("not opened", 0)
-    assert account.files["failed"] == sum(one["result"] != "ok" for one in account.listed) >= 3
+    assert account.files["failed"] == sum(entry["result"] != "ok" for entry in account.listed) >= 3
 
 
 async def test_accounts_for_resumed_sftp_without_hash(house: House, tmp_path: Path) -> None:
@@ -179,12 +183,12 @@ async def test_accounts_for_resumed_sftp_without_hash(house: House, tmp_path: Pa
     whole.write_bytes(os.urandom(LARGE))
     for part in (half, back):
         part.write_bytes(whole.read_bytes()[:5_000_000])
-    account = await told(house, lambda: sftp(house, f"reput {whole} {half}", f"reget {whole} {back}"))
+    account = await audit_of(house, lambda: sftp(house, f"reput {whole} {half}", f"reget {whole} {back}"))
     assert half.read_bytes() == back.read_bytes() == whole.read_bytes()
     for operation, path, why in (("write", half, "appended"), ("read", whole, "not from its beginning")):
-        one = account.of(operation, path)
-        assert (one["bytes"], one["unhashed"], one["result"]) == (LARGE - 5_000_000, why, "ok")
-        assert "sha256" not in one
+        entry = account.of(operation, path)
+        assert (entry["bytes"], entry["unhashed"], entry["result"]) == (LARGE - 5_000_000, why, "ok")
+        assert "sha256" not in entry
 
 
 def opens(path: Path) -> bytes:
@@ -213,9 +217,9 @@ async def test_accounts_for_interrupted_sftp(house: House, tmp_path: Path) -> No
         await fact(lambda: there.read_bytes() == b"data", lambda: str(process))
         await process.stop()
 
-    account = await told(house, work)
-    one = account.of("write", there)
-    assert (one["bytes"], one["result"], one["unhashed"]) == (4, "not closed", "not closed")
+    account = await audit_of(house, work)
+    entry = account.of("write", there)
+    assert (entry["bytes"], entry["result"], entry["unhashed"]) == (4, "not closed", "not closed")
 
 
 async def test_marks_guessed_handle_in_account(house: House, tmp_path: Path) -> None:
@@ -245,24 +249,24 @@ async def test_accounts_for_scp(house: House, protocol: str, tree: Path, tmp_pat
     event = "sftp" if protocol == "-s" else "scp"
     there, back = tmp_path / "there", tmp_path / "back"
     there.mkdir()
-    account = await told(house, lambda: scp(house, protocol, "-rp", tree, f"web1:{there}/"), event)
+    account = await audit_of(house, lambda: scp(house, protocol, "-rp", tree, f"web1:{there}/"), event)
     assert below(there / "tree") == below(tree)
     for name in below(tree):
         await account.is_whole("write", shown(there / "tree" / name), tree / name)
-    account = await told(house, lambda: scp(house, protocol, "-rp", f"web1:{there}/tree", back), event)
+    account = await audit_of(house, lambda: scp(house, protocol, "-rp", f"web1:{there}/tree", back), event)
     assert below(back) == below(tree)
     for name in below(tree):
         await account.is_whole("read", shown(there / "tree" / name), tree / name)
     assert (account.files["by"], account.files["failed"]) == (event, 0)
     # One file, over another one that is longer.
     (there / "one").write_bytes(b"longer than that")
-    account = await told(house, lambda: scp(house, protocol, tree / "one", f"web1:{there}/one"), event)
+    account = await audit_of(house, lambda: scp(house, protocol, tree / "one", f"web1:{there}/one"), event)
     await account.is_whole("write", there / "one", tree / "one")
 
 
 async def test_keeps_output_of_legacy_scp(house: House, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("as it was\n")
-    account = await told(
+    account = await audit_of(
         house, lambda: scp(house, "-O", f"web1:{tmp_path}/text", tmp_path / "back"), event="scp"
     )
     assert account.cast.text() == "C0644 10 text\nas it was\n\0"
@@ -273,10 +277,10 @@ async def test_accounts_for_scp_to_possible_directory(house: House, tmp_path: Pa
     (tmp_path / "here").write_text("here\n")
     (tmp_path / "there").mkdir()
     work = ("-O", tmp_path / "here", f"web1:{tmp_path}/there")
-    account = await told(house, lambda: scp(house, *work), event="scp")
+    account = await audit_of(house, lambda: scp(house, *work), event="scp")
     assert (tmp_path / "there" / "here").exists()
-    (one,) = account.listed
-    assert (one["path"], one["name"], one["result"]) == (f"{tmp_path}/there", "here", "ok")
+    (entry,) = account.listed
+    assert (entry["path"], entry["name"], entry["result"]) == (f"{tmp_path}/there", "here", "ok")
 
 
 async def test_accounts_for_scp_with_missing_files(house: House, tmp_path: Path) -> None:
@@ -285,8 +289,8 @@ async def test_accounts_for_scp_with_missing_files(house: House, tmp_path: Path)
     for name in "abc":
         (tmp_path / name).write_text(name)
     files = [tmp_path / name for name in "abc"]
-    account = await told(house, lambda: scp(house, "-O", *files, f"web1:{there}", code=1), event="scp")
-    results = {one["path"]: one["result"] for one in account.listed}
+    account = await audit_of(house, lambda: scp(house, "-O", *files, f"web1:{there}", code=1), event="scp")
+    results = {first["path"]: first["result"] for first in account.listed}
     assert {path: results[path] for path in (f"{there}/a", f"{there}/c")} == {
         f"{there}/a": "ok",
         f"{there}/c": "ok",
@@ -296,11 +300,13 @@ async def test_accounts_for_scp_with_missing_files(house: House, tmp_path: Path)
     sources = ["web1:" + str(tmp_path / name) for name in ("a", "missing")]
     before = house.proxy.sids()
     await scp(house, "-O", *sources, there, code=1)
-    one, other = await house.proxy.finished(2, after=before)
-    entries = [cast(Fields, recording.manifest or {})["files"] for recording in (one, other)]
-    found = [entry for files in entries for entry in cast("list[Fields]", cast(Fields, files)["list"])]
-    assert [entry["path"] for entry in found] == [f"{tmp_path}/a", f"{tmp_path}/missing"]
-    assert "No such file" in str(found[1]["result"])
+    first, second = await house.proxy.finished(2, after=before)
+    entries = [cast(Fields, recording.manifest or {})["files"] for recording in (first, second)]
+    entries_of_files = [
+        entry for files in entries for entry in cast("list[Fields]", cast(Fields, files)["list"])
+    ]
+    assert [entry["path"] for entry in entries_of_files] == [f"{tmp_path}/a", f"{tmp_path}/missing"]
+    assert "No such file" in str(entries_of_files[1]["result"])
 
 
 async def test_accounts_for_scp_of_pattern(house: House, tmp_path: Path) -> None:
@@ -308,7 +314,7 @@ async def test_accounts_for_scp_of_pattern(house: House, tmp_path: Path) -> None
         (tmp_path / name).write_text(name)
     back = tmp_path / "back"
     back.mkdir()
-    account = await told(house, lambda: scp(house, "-O", f"web1:{tmp_path}/*.txt", back), event="scp")
+    account = await audit_of(house, lambda: scp(house, "-O", f"web1:{tmp_path}/*.txt", back), event="scp")
     for name in ("1.txt", "2.txt"):
         await account.is_whole("read", tmp_path / name, back / name)
 
@@ -338,7 +344,7 @@ async def test_accounts_for_sftp_of_paramiko(house: House, tree: Path, tmp_path:
             inner.close()
             outer.close()
 
-    account = await told(house, lambda: in_thread(work))
+    account = await audit_of(house, lambda: in_thread(work))
     for name in ("empty", "one", "packet", "more", "large"):
         await account.is_whole("write", there / name, tree / name)
         await account.is_whole("read", there / name, back / name)
@@ -371,7 +377,9 @@ async def test_accounts_for_sftp_of_asyncssh(house: House, tree: Path, tmp_path:
             await client.symlink("copy", str(there / "link"))
             await client.remove(str(there / "copy"))
 
-    account = await told(house, lambda: in_thread(lambda: asyncio.run(asyncio.wait_for(talk(), PATIENCE))))
+    account = await audit_of(
+        house, lambda: in_thread(lambda: asyncio.run(asyncio.wait_for(talk(), PATIENCE)))
+    )
     assert below(back) == below(tree)
     for name in below(tree):
         await account.is_whole("write", shown(there / name), tree / name)
@@ -399,7 +407,7 @@ async def test_accounts_for_sftp_of_putty(house: House, program: str, tree: Path
         # With the slash it is sure to be a directory; by sftp it would be in the path twice.
         works = (("-r", tree, f"{far}/" if "-scp" in flags else far), ("-r", f"{far}/tree", back))
     event = "scp" if "-scp" in flags else "sftp"
-    accounts = [await told(house, lambda work=work: talk(*work), event) for work in works]  # type: ignore[misc]
+    accounts = [await audit_of(house, lambda work=work: talk(*work), event) for work in works]  # type: ignore[misc]
     assert below(back) == below(tree)
     for path in below(tree):
         await accounts[0].is_whole("write", there / "tree" / path, tree / path)
@@ -412,7 +420,7 @@ async def test_accounts_for_sftp_of_putty(house: House, program: str, tree: Path
 async def test_recognizes_rsync_and_git_by_content(house: House, tree: Path, tmp_path: Path) -> None:
     client = house.client()
     work = ("rsync", "-a", "-e", client.shell_command, f"{tree}/", f"web1:{tmp_path}/there/")
-    account = await told(house, lambda: client.program(*work), event="transfer")
+    account = await audit_of(house, lambda: client.program(*work), event="transfer")
     assert (account.files["by"], account.listed) == ("rsync", [])
     (event,) = account.events
     assert event["program"] == "rsync" and event["sent"] == account.files["sent"]
@@ -424,7 +432,7 @@ async def test_recognizes_rsync_and_git_by_content(house: House, tree: Path, tmp
     (await run("git", "init", "-q", "--bare", tmp_path / "repository")).check()
     client.env["GIT_SSH_COMMAND"] = client.shell_command
     clone = ("git", "clone", "-q", f"ssh://web1{tmp_path}/repository", tmp_path / "clone")
-    account = await told(house, lambda: client.program(*clone), event="transfer")
+    account = await audit_of(house, lambda: client.program(*clone), event="transfer")
     (event,) = account.events
     assert event["program"] == account.files["by"] == "git-upload-pack"
     assert cast(int, event["received"]) > 0

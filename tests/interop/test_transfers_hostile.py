@@ -46,7 +46,7 @@ def answers(process: Process) -> int:
     return count
 
 
-async def asked(house: House, groups: Sequence[Sequence[bytes]]) -> Cast:
+async def send_requests(house: House, groups: Sequence[Sequence[bytes]]) -> Cast:
     """Packets, group by group: the next one when all of the last are answered."""
     before = house.proxy.sids()
     process = house.client().start("-s", "web1", "sftp")
@@ -81,7 +81,7 @@ async def test_accounts_for_effects_of_open_flags(house: House, tmp_path: Path) 
     full, new, program, folder = (tmp_path / name for name in ("full", "new", "program", "folder"))
     full.write_bytes(b"contents")
     made = mode(0o4755)
-    recording = await asked(
+    recording = await send_requests(
         house,
         [
             [opens(1, full, wire.FXF_READ | wire.FXF_TRUNC)],
@@ -96,10 +96,11 @@ async def test_accounts_for_effects_of_open_flags(house: House, tmp_path: Path) 
     )
     assert (full.read_bytes(), new.read_bytes(), program.read_bytes()) == (b"", b"", b"#!")
     assert stat.S_IMODE(program.stat().st_mode) & stat.S_ISUID
-    told = [
-        (one["operation"], one["path"], one.get("detail"), one.get("sha256")) for one in listed(recording)
+    operations = [
+        (operation["operation"], operation["path"], operation.get("detail"), operation.get("sha256"))
+        for operation in listed(recording)
     ]
-    assert told == [
+    assert operations == [
         ("write", str(full), "flags=read,truncate", EMPTY),
         ("write", str(new), "flags=read,create,exclusive", EMPTY),
         ("write", str(program), "flags=write,create,truncate mode=4755", hashlib.sha256(b"#!").hexdigest()),
@@ -107,7 +108,7 @@ async def test_accounts_for_effects_of_open_flags(house: House, tmp_path: Path) 
     ]
     events = house.proxy.audit("sftp", sid=recording.sid)
     assert [(event["operation"], event["path"], event.get("detail")) for event in events] == [
-        one[:3] for one in told
+        operation[:3] for operation in operations
     ]
     assert not_kept(recording) == ["digest-only"]
 
@@ -128,13 +129,13 @@ async def test_marks_account_incomplete_after_guessed_handle(house: House, tmp_p
             request(wire.EXTENDED, 3, string(b"copy-data") + FIRST + uint64(0) * 2 + second + uint64(0)),
         ],
     }
-    recording = await asked(house, [guesses[kind]])
+    recording = await send_requests(house, [guesses[kind]])
     assert victim.read_bytes() == (b"" if kind == "fsetstat" else b"othernts")
     await house.proxy.audited("transfer.lost", sid=recording.sid, reason="an unknown handle")
     assert recording.manifest is not None
     assert cast(Fields, recording.manifest["files"])["lost"] == "an unknown handle"
     assert "files-lost" in not_kept(recording)
-    (change,) = (one for one in listed(recording) if "unknown handle" in str(one.get("detail")))
+    (change,) = (entry for entry in listed(recording) if "unknown handle" in str(entry.get("detail")))
     assert change["result"] == "not known"
 
 
@@ -183,8 +184,8 @@ async def test_accounts_for_external_sftp_server(stage: Stage, tmp_path: Path) -
     client = house.client()
     (await client.program("sftp", *client.options, "-b", batch, "web1")).check()
     recording = await house.proxy.finished_one(after=before)
-    (one,) = listed(recording)
-    assert one["sha256"] == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    (entry,) = listed(recording)
+    assert entry["sha256"] == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     manifest = recording.manifest
     assert manifest is not None
     for name in ("stdin", "stdout"):
@@ -237,5 +238,5 @@ async def test_accounts_for_mode_set_by_scp(house: House, tmp_path: Path) -> Non
     (await client.program("scp", *client.options, "-qOp", program, f"web1:{tmp_path}/there")).check()
     recording = await house.proxy.finished_one(after=before)
     assert stat.S_IMODE((tmp_path / "there").stat().st_mode) == 0o4755
-    (one,) = listed(recording)
-    assert str(one["detail"]).startswith("mode=4755 mtime=")
+    (entry,) = listed(recording)
+    assert str(entry["detail"]).startswith("mode=4755 mtime=")

@@ -88,14 +88,14 @@ async def test_serves_keys_that_targets_and_users_trust(stage: Stage) -> None:
 async def test_fails_start_with_invalid_certificate(stage: Stage) -> None:
     """The proxy does not start, and says which file."""
     rubbish = stage.file("rubbish.pem", "rubbish\n")
-    for files, said in (
+    for files, text in (
         (f"privateKey={rubbish}:certKey={rubbish}", "listen"),
         (f"privateKey={rubbish}.none:certKey={rubbish}", "No such file"),
     ):
         house = await build(stage, settings={"web": {"listen": [f"ssl:{free_port()}:{files}"]}}, start=False)
         result = await house.proxy.launch().wait()
         assert result.code == 78, str(result)
-        assert said in result.errors
+        assert text in result.errors
         assert "rubbish" in result.errors
         checked = await house.proxy.command("config", "check")
         assert checked.code == 78

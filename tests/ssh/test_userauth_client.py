@@ -25,7 +25,7 @@ from tests.support.logins import (
     HOST_KEY,
     KINDS,
     SESSION,
-    Door,
+    ConnectionService,
     Pair,
     Porter,
     Wire,
@@ -74,7 +74,7 @@ class Client:
         **more: Any,
     ) -> None:
         self.extensions = dict(extensions or {})
-        self.wire, self.next_service = Wire(), Door()
+        self.wire, self.next_service = Wire(), ConnectionService()
         self.left = list(signers)
         self.requested: list[frozenset[bytes]] = []
         self.heard: list[tuple[str, object]] = []
@@ -217,7 +217,7 @@ def test_logs_in_at_own_server_with_each_key_type(
     assert results == [Login(signer=key, steps=(u.PUBLICKEY,))]
     assert pair.banners == [b"Hello\n"]
     assert pair.server.identities == [identity("joe")]
-    assert pair.door.started == pair.server.door.started == 1
+    assert pair.connection_service.started == pair.server.connection_service.started == 1
 
 
 @given(st.lists(st.integers(min_value=0, max_value=9), max_size=12), st.sets(st.integers(0, 9)))

@@ -69,7 +69,7 @@ def test_logs_in_with_each_key_type(kind: str, certified: bool) -> None:
 def test_does_not_log_in_by_offer(server: Server) -> None:
     for _ in range(3):
         assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
-    assert ("proved", "joe") not in server.porter.asked
+    assert ("proved", "joe") not in server.porter.calls
     server.ask(b"", CHANNEL_OPEN)
     assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert not server.logged_in
@@ -80,7 +80,7 @@ def test_verifies_signature_with_key_of_request(server: Server) -> None:
     assert server.numbers(signed("joe", EVE)) == [u.FAILURE]
     assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
     assert server.numbers(signed("joe", ANN)) == [u.FAILURE]
-    assert ("proved", "joe") not in server.porter.asked
+    assert ("proved", "joe") not in server.porter.calls
     assert not server.logged_in
 
 
@@ -180,7 +180,7 @@ def test_refuses_another_service(server: Server) -> None:
 def test_rejects_invalid_user_name(server: Server, name: str) -> None:
     server.ask(none(name))
     assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
-    assert server.porter.asked == []
+    assert server.porter.calls == []
 
 
 def test_rejects_user_name_that_is_not_utf8(server: Server) -> None:
@@ -255,7 +255,7 @@ def test_counts_unavailable_methods_as_failures(server: Server) -> None:
     assert server.numbers(KBD) == [u.FAILURE]
     assert server.numbers(request("joe", b"hostbased", b"whatever")) == [u.FAILURE]
     assert all("secret" not in str(refusal) for refusal in server.refused)
-    assert server.porter.asked == []
+    assert server.porter.calls == []
 
 
 # --- login time
@@ -318,9 +318,9 @@ def test_passes_pipelined_messages_to_connection_after_success(server: Server) -
     held = server.porter.held
     assert held is not None
     held.callback(identity("joe"))
-    assert server.door.received == [(CHANNEL_OPEN, b"first"), (CHANNEL_OPEN, b"second")]
-    assert server.porter.asked == [("none", "joe")]
-    assert server.door.started == 1
+    assert server.connection_service.received == [(CHANNEL_OPEN, b"first"), (CHANNEL_OPEN, b"second")]
+    assert server.porter.calls == [("none", "joe")]
+    assert server.connection_service.started == 1
 
 
 def test_rejects_pipelined_connection_messages_after_failure(server: Server) -> None:
@@ -331,7 +331,7 @@ def test_rejects_pipelined_connection_messages_after_failure(server: Server) -> 
     assert held is not None
     held.errback(AccessDenied("no"))
     assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
-    assert server.door.received == []
+    assert server.connection_service.received == []
 
 
 def test_limits_pipelined_messages(server: Server) -> None:

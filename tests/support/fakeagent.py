@@ -30,7 +30,7 @@ class FakeAgent:
     def __init__(self, stage: Stage, habit: Habit) -> None:
         self.habit = habit
         self.keys: list[bytes] = []
-        self.asked: list[int] = []
+        self.requests: list[int] = []
         self.socket: Path = stage.short / stage.unique("fake")
         factory = Factory.forProtocol(_Connection)
         factory.noisy = False
@@ -46,7 +46,7 @@ class FakeAgent:
 
     def answer(self, message: bytes) -> bytes | None:
         """The reply; None is none."""
-        self.asked.append(message[0])
+        self.requests.append(message[0])
         if message[0] == a.REQUEST_IDENTITIES:
             return a.identities_answer((blob, b"") for blob in self.keys)
         if message[0] == a.ADD_ID_CONSTRAINED:

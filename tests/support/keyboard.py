@@ -31,5 +31,5 @@ class Keyboard:
         }
 
     @property
-    def asked(self) -> list[str]:
+    def prompts(self) -> list[str]:
         return self._prompts.read_text().splitlines()

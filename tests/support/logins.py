@@ -87,7 +87,7 @@ def signer(kind: str = "ed25519", number: int = 0, *, certified: bool = False, l
     return KeySigner(private, label=label or f"key {kind} {number}", certificate=certificate)
 
 
-class Door(SSHService):
+class ConnectionService(SSHService):
     """The service behind the login; keeps what reaches it."""
 
     name = b"ssh-connection"
@@ -167,7 +167,7 @@ class Porter:
         self.keys = dict(keys or {})
         self.free: set[str] = set()
         self.can: tuple[bytes, ...] = (u.PUBLICKEY,)
-        self.asked: list[tuple[str, ...]] = []
+        self.calls: list[tuple[str, ...]] = []
         self.held: Deferred[Identity] | None = None
         self.hold = False
         self.cancelled = 0
@@ -177,19 +177,19 @@ class Porter:
         return self.can
 
     def none(self, user: str) -> Deferred[Identity]:
-        self.asked.append(("none", user))
+        self.calls.append(("none", user))
         return self._answer(user, user in self.free)
 
     def accepts_key(self, user: str, algorithm: bytes, blob: bytes) -> bool:
-        self.asked.append(("offered", user))
+        self.calls.append(("offered", user))
         return blob in self.keys.get(user, ())
 
     def log_in_by_key(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
-        self.asked.append(("proved", user))
+        self.calls.append(("proved", user))
         return self._answer(user, blob in self.keys.get(user, ()))
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
-        self.asked.append(("keyboard-interactive", user))
+        self.calls.append(("keyboard-interactive", user))
         assert self.conversation is not None
         return self.conversation(user, submethods, ask)
 
@@ -223,7 +223,7 @@ class Server:
         self.porter = porter
         self.clock = Clock()
         self.wire = Wire()
-        self.door = Door()
+        self.connection_service = ConnectionService()
         self.identities: list[Identity] = []
         self.refused: list[tuple[str, str, str]] = []
         self.userauth = UserAuthServer(
@@ -241,7 +241,7 @@ class Server:
 
     def _connection(self, who: Identity) -> SSHService:
         self.identities.append(who)
-        return self.door
+        return self.connection_service
 
     @property
     def logged_in(self) -> bool:
@@ -327,14 +327,14 @@ class Pair:
     ) -> None:
         self.server = Server(porter, banner=banner, tries=tries)
         self.wire = Wire()
-        self.door = Door()
+        self.connection_service = ConnectionService()
         self.banners: list[bytes] = []
         self.signing: list[str] = []
         left = iter(signers)
         self.client = UserAuthClient(
             user.encode(),
             lambda methods: succeed(next(left, None)),
-            self.door,
+            self.connection_service,
             on_banner=self.banners.append,
             peer_extensions=lambda: extensions or {},
             host_key=lambda: HOST_KEY,

@@ -31,7 +31,7 @@ class SkAgent(FakeAgent):
     def answer(self, message: bytes) -> bytes | None:
         if message[0] != a.SIGN_REQUEST:
             return super().answer(message)
-        self.asked.append(message[0])
+        self.requests.append(message[0])
         request = a.SignRequest.parse(message)
         if request.blob not in self.keys:
             return a.encode_message(a.FAILURE)

@@ -45,14 +45,14 @@ async def test_bounds_audit_log_under_flood_of_requests(stage: Stage) -> None:
     await house.proxy.deserted()
     await house.proxy.stop()
     assert house.proxy.audit_file.stat().st_size < sent
-    assert told(house, "resize") == REQUESTS
-    assert told(house, "signal") == REQUESTS
+    assert count_events(house, "resize") == REQUESTS
+    assert count_events(house, "signal") == REQUESTS
     for event in ("user.login", "session.start", "exec", "session.end", "client.disconnect"):
-        assert told(house, event) >= 1
+        assert count_events(house, event) >= 1
     (await house.proxy.command("audit", "verify")).check()
 
 
-def told(house: House, name: str) -> int:
+def count_events(house: House, name: str) -> int:
     """How many there were, by single events and by counts."""
     audited = events(house.proxy.audit_file)
     counted = sum(int(str(event["count"])) for event in audited if event.get("of") == name)

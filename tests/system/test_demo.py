@@ -17,10 +17,10 @@ CLIENT = ("ssh", "ssh-keygen", "ssh-agent", "ssh-add", "cat", "sh", "bash", "una
 
 async def demo(stage: Stage, *arguments: str | Path, code: str = DEMO, path: str | None = None) -> Result:
     env = environment(TMPDIR=str(stage.short), **({"PATH": path} if path else {}))
-    return await run(sys.executable, "-c", code, "demo", *(str(one) for one in arguments), env=env)
+    return await run(sys.executable, "-c", code, "demo", *(str(word) for word in arguments), env=env)
 
 
-def told(result: Result) -> None:
+def check_story(result: Result) -> None:
     """It ran the command, and tells of it what there is to tell."""
     assert result.code == 4, str(result)
     assert result.text.startswith("hi\n"), str(result)
@@ -33,7 +33,7 @@ def told(result: Result) -> None:
 
 async def test_shows_demo_with_stock_sshd(stage: Stage) -> None:
     result = await demo(stage, "echo hi; echo err >&2; exit 4")
-    told(result)
+    check_story(result)
     assert "target: a stock sshd" in result.errors
     assert not list(stage.short.glob("conchrec-demo-*")), "it leaves nothing behind"
 
@@ -42,11 +42,11 @@ async def test_shows_demo_without_sshd(stage: Stage) -> None:
     """A small Conch server takes its place."""
     programs = stage.path("bin/ssh").parent
     for name in CLIENT:
-        found = shutil.which(name)
-        assert found is not None
-        (programs / name).symlink_to(found)
+        program = shutil.which(name)
+        assert program is not None
+        (programs / name).symlink_to(program)
     result = await demo(stage, "echo hi; echo err >&2; exit 4", code=WITHOUT_SSHD, path=str(programs))
-    told(result)
+    check_story(result)
     assert "target: a small Conch server" in result.errors
     assert not list(stage.short.glob("conchrec-demo-*"))
 
@@ -54,7 +54,7 @@ async def test_shows_demo_without_sshd(stage: Stage) -> None:
 async def test_keeps_directory_on_request(stage: Stage) -> None:
     kept = stage.short / "kept"
     result = await demo(stage, "--keep", kept, "echo hi; echo err >&2; exit 4")
-    told(result)
+    check_story(result)
     (cast,) = (kept / "recordings").rglob("*.cast")
     assert str(cast) in result.text
     again = await demo(stage, "--keep", kept, "true")

@@ -12,7 +12,7 @@ from tests.support.proxy import our_environment
 from tests.support.stage import Stage
 
 
-async def moving(stage: Stage, **roles: object) -> tuple[House, Path]:
+async def house_with_hosts(stage: Stage, **roles: object) -> tuple[House, Path]:
     """``moving`` is a name that is what the file says, which the proxy, and it alone, has as /etc/hosts."""
     hosts = stage.file("hosts", "127.0.0.1 localhost moving\n")
     house = await build(stage, settings={"roles": roles}, start=False)
@@ -29,7 +29,7 @@ async def moving(stage: Stage, **roles: object) -> tuple[House, Path]:
 
 async def test_dials_address_that_was_approved(stage: Stage) -> None:
     """While somebody waits for approval, the name moves to a place that nobody allowed."""
-    house, hosts = await moving(
+    house, hosts = await house_with_hosts(
         stage,
         ops={"hosts": ["127.0.0.1"], "options": {"approval": ["lead"]}},
         lead={"logins": ["nobody"], "hosts": ["nowhere"]},
@@ -51,7 +51,9 @@ async def test_dials_address_that_was_approved(stage: Stage) -> None:
 
 
 async def test_refuses_name_when_it_resolves_to_denied_block(stage: Stage) -> None:
-    house, hosts = await moving(stage, ops={"hosts": ["moving"], "deny": {"hosts": ["127.0.0.64/28"]}})
+    house, hosts = await house_with_hosts(
+        stage, ops={"hosts": ["moving"], "deny": {"hosts": ["127.0.0.64/28"]}}
+    )
     client = house.client(AccessMethod.INNER_AGENT, host="moving")
     assert (await client.ssh("web1", "echo in")).check().stdout == b"in\n"
     for addresses in (["127.0.0.66"], ["127.0.0.1", "127.0.0.66"]):

@@ -60,8 +60,8 @@ async def test_verifies_recordings_by_independent_program(stage: Stage) -> None:
         syslog.settimeout(10)
         while f'"head":"{head}"' not in (entry := syslog.recv(65536).decode()):
             assert " " in entry
-    said = await house.proxy.command("recordings", "verify", "--head", head)
-    assert (said.code, said.text) == (
+    result = await house.proxy.command("recordings", "verify", "--head", head)
+    assert (result.code, result.text) == (
         0,
         f"ok      {sid}: complete\n1 recordings (1 complete): ok\nhead: {head}\n",
     )
@@ -98,8 +98,8 @@ async def test_verifies_recordings_by_independent_program(stage: Stage) -> None:
     elsewhere = ("recordings", "verify", "--key", key, house.proxy.recordings_directory)
     env = {"PATH": os.environ["PATH"]}
     assert (await conchrec(*elsewhere, directory=copies, env=env)).code == 0
-    told = await conchrec(*elsewhere, "--head", str(ended["head"]), directory=copies, env=env)
-    assert told.code == 1 and f"the head {ended['head']} is missing (--head)" in told.text
+    with_head = await conchrec(*elsewhere, "--head", str(ended["head"]), directory=copies, env=env)
+    assert with_head.code == 1 and f"the head {ended['head']} is missing (--head)" in with_head.text
     # This installation knows it from its state directory and from its audit log.
     here = await house.proxy.command("recordings", "verify")
     assert here.code == 1 and f"(audit log audit.jsonl, session {later})" in here.text, str(here)
@@ -116,14 +116,14 @@ async def test_detects_changed_and_removed_recordings(stage: Stage) -> None:
     paths[first].write_bytes(paths[first].read_bytes().replace(b"said", b"sold"))
     paths[second].unlink()
     paths[second].with_suffix(".json").unlink()
-    said = await house.proxy.command("recordings", "verify")
-    assert said.code == 1
-    assert f"FAILED  {first}: the cast was changed after it was signed; its first" in said.text
-    assert f"FAILED  {second}: the recording is missing: line 3 of the ledger names it" in said.text
-    assert "3 recordings (2 complete, 1 gone): 2 FAILED" in said.text
+    result = await house.proxy.command("recordings", "verify")
+    assert result.code == 1
+    assert f"FAILED  {first}: the cast was changed after it was signed; its first" in result.text
+    assert f"FAILED  {second}: the recording is missing: line 3 of the ledger names it" in result.text
+    assert "3 recordings (2 complete, 1 gone): 2 FAILED" in result.text
     assert independent(house).count("\n") == 1
-    one = await house.proxy.command("recordings", "verify", third)
-    assert (one.code, one.text.splitlines()[0]) == (0, f"ok      {third}: complete")
+    single = await house.proxy.command("recordings", "verify", third)
+    assert (single.code, single.text.splitlines()[0]) == (0, f"ok      {third}: complete")
     as_json = json.loads((await house.proxy.command("recordings", "verify", "--json", first)).text)
     assert as_json["whole"] is False and as_json["recordings"][0]["sid"] == first
     unknown = await house.proxy.command("recordings", "verify", "0" * 26)
@@ -158,17 +158,19 @@ async def test_completes_recordings_after_kills_under_load(stage: Stage) -> None
         await house.proxy.start()
         casts = await house.proxy.finished(3, after=before)
         texts = sorted(cast.text().count("\n") for cast in casts)
-        assert all(least <= found for least, found in zip(sorted(marks), texts, strict=True)), (marks, texts)
+        assert all(least <= text for least, text in zip(sorted(marks), texts, strict=True)), (marks, texts)
         for cast in casts:
             assert cast.manifest is not None and cast.manifest["status"] == "interrupted"
             lines = cast.text().splitlines()
             assert lines == [f"line {number}" for number in range(len(lines))]
             seen.append((len(lines), time.monotonic() - began))
         await plays_as(casts[0].path, casts[0].text().encode())
-    said = await house.proxy.command("recordings", "verify")
-    assert said.code == 0, str(said)
-    assert f"{3 * KILLS} recordings ({3 * KILLS} interrupted): ok" in said.text
-    assert len(re.findall("interrupted; conchrec was stopped while the session ran", said.text)) == 3 * KILLS
+    result = await house.proxy.command("recordings", "verify")
+    assert result.code == 0, str(result)
+    assert f"{3 * KILLS} recordings ({3 * KILLS} interrupted): ok" in result.text
+    assert (
+        len(re.findall("interrupted; conchrec was stopped while the session ran", result.text)) == 3 * KILLS
+    )
     assert independent(house) == "" and len(seen) == 3 * KILLS
 
 
@@ -204,8 +206,8 @@ async def test_prunes_all_but_held_recordings(stage: Stage) -> None:
     await house.proxy.restart()
     await house.proxy.audited("session.recording.remove", sid=held)
     await fact(lambda: not house.proxy.sids(), "it goes, too")
-    said = await house.proxy.command("recordings", "verify")
-    assert (said.code, said.text.splitlines()[0]) == (0, "3 recordings (3 removed): ok"), str(said)
+    result = await house.proxy.command("recordings", "verify")
+    assert (result.code, result.text.splitlines()[0]) == (0, "3 recordings (3 removed): ok"), str(result)
     assert independent(house) == ""
 
 
@@ -220,8 +222,8 @@ async def test_encrypts_recordings_for_auditors(stage: Stage, compress: bool) ->
     (path,) = house.proxy.recordings_directory.rglob(f"{sid}.cast*")
     assert path.name == f"{sid}.cast{'.zst' if compress else ''}.age"
     assert b"secret business" not in path.read_bytes()
-    said = await house.proxy.command("recordings", "verify")
-    assert said.code == 0 and "encrypted: the file is unchanged" in said.text
+    result = await house.proxy.command("recordings", "verify")
+    assert result.code == 0 and "encrypted: the file is unchanged" in result.text
     opened = await house.proxy.command("recordings", "verify", "--identity", stage.path("auditor"))
     assert (opened.code, opened.text.splitlines()[0]) == (0, f"ok      {sid}: complete")
     wrong = await house.proxy.command("recordings", "verify", "--identity", house.proxy.config)
@@ -245,8 +247,8 @@ async def test_compresses_recordings_while_live_and_after_crash(stage: Stage) ->
     await house.proxy.start()
     await house.proxy.audited("recording.recovered", sid=sid)
     assert await text(sid) == "begun\n"
-    said = await house.proxy.command("recordings", "verify")
-    assert (said.code, said.text.count("interrupted")) == (0, 2), str(said)
+    result = await house.proxy.command("recordings", "verify")
+    assert (result.code, result.text.count("interrupted")) == (0, 2), str(result)
     assert independent(house) == ""
 
 
@@ -279,8 +281,8 @@ async def test_ends_live_sessions_below_half_of_min_free(stage: Stage) -> None:
         await fact(lambda: path.with_suffix(".json").exists(), "it is sealed")
         manifest = read_cast(path).manifest
         assert manifest is not None and manifest["status"] == "failed"
-        said = await house.proxy.command("recordings", "verify")
-        assert said.code == 0 and "failed" in said.text, str(said)
+        result = await house.proxy.command("recordings", "verify")
+        assert result.code == 0 and "failed" in result.text, str(result)
     else:
         process.close_input()
         assert (await process.wait()).code == 0

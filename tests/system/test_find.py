@@ -21,12 +21,12 @@ async def indexed(house: House) -> None:
         return (await house.proxy.command("recordings", "search", "xyzzy")).errors
 
     for _ in range(100):
-        said = await missing()
-        if not said:
+        output = await missing()
+        if not output:
             return
         assert any(
-            why in said for why in ("not in the index yet", "there is no index", "cannot use the index")
-        ), said
+            why in output for why in ("not in the index yet", "there is no index", "cannot use the index")
+        ), output
     raise AssertionError(f"{paths} are not in the index: {house.proxy.log}")
 
 
@@ -39,9 +39,9 @@ async def test_finds_screen_contents(stage: Stage) -> None:
     (await house_client.ssh("web1", "echo plain words; true 'rm -rf /srv'")).check()
     (full, plain) = [cast.sid for cast in await house.proxy.finished(2)]
     await indexed(house)
-    found = (await house.proxy.command("recordings", "search", "passphrase of the vault")).check().text
-    assert [line.split()[0] for line in found.splitlines()][-1] == full
-    assert "the passphrase of the vault" in found and " joe " in found
+    output = (await house.proxy.command("recordings", "search", "passphrase of the vault")).check().text
+    assert [line.split()[0] for line in output.splitlines()][-1] == full
+    assert "the passphrase of the vault" in output and " joe " in output
     as_json = await house.proxy.command("recordings", "search", "rm -rf /srv", "--json")
     (hit,) = json.loads(as_json.text)
     assert (hit["sid"], hit["time"], hit["line"]) == (plain, None, "echo plain words; true 'rm -rf /srv'")
@@ -56,8 +56,8 @@ async def test_finds_screen_contents(stage: Stage) -> None:
     for path in house.proxy.recordings_directory.glob("index.sqlite*"):
         path.unlink()
     assert (await house.proxy.command("recordings", "ls")).check().text == listed
-    told = await house.proxy.command("recordings", "search", "plain")
-    assert told.code == 1 and "conchrec recordings rebuild-index" in told.errors
+    result = await house.proxy.command("recordings", "search", "plain")
+    assert result.code == 1 and "conchrec recordings rebuild-index" in result.errors
     rebuilt = (await house.proxy.command("recordings", "rebuild-index")).check()
     assert rebuilt.text == "2 recordings are in the index\n"
     assert plain in (await house.proxy.command("recordings", "search", "plain words")).check().text
@@ -76,10 +76,10 @@ async def test_finds_text_shown_by_less(stage: Stage) -> None:
     await process.wait()
     cast = await house.proxy.finished_one()
     await indexed(house)
-    found = json.loads(
+    hits = json.loads(
         (await house.proxy.command("recordings", "search", "hidden treasure", "--json")).check().text
     )
-    assert {(hit["sid"], hit["line"]) for hit in found} == {(cast.sid, "the hidden treasure")}
+    assert {(hit["sid"], hit["line"]) for hit in hits} == {(cast.sid, "the hidden treasure")}
     assert (await house.proxy.command("recordings", "search", "line 300 of a page")).code == 1
 
 
@@ -94,8 +94,8 @@ async def test_rebuilds_damaged_index_and_forgets_pruned_recordings(stage: Stage
     (await client.ssh("web1", "echo the late bird")).check()
     (early, late) = [cast.sid for cast in await house.proxy.finished(2)]
     await indexed(house)
-    found = (await house.proxy.command("recordings", "search", "bird")).check().text
-    assert {line.split()[0] for line in found.splitlines()} == {early, late}
+    result = (await house.proxy.command("recordings", "search", "bird")).check().text
+    assert {line.split()[0] for line in result.splitlines()} == {early, late}
     (await house.proxy.command("recordings", "hold", late, "--reason", "birds")).check()
     (await house.proxy.command("recordings", "prune", "--size", "1KiB")).check()
     assert b"early" not in index.read_bytes() and b"late" in index.read_bytes()
@@ -116,8 +116,8 @@ async def test_fills_index_after_restart_and_lists_live_sessions(stage: Stage) -
     process = house.client().start("web1", "echo begun; cat")
     await process.says("begun")
     live = (await house.proxy.command("recordings", "ls", "--live", "--json")).check().text
-    (one,) = json.loads(live)
-    assert one["status"] == "live" and one["command"] == "echo begun; cat"
+    (entry,) = json.loads(live)
+    assert entry["status"] == "live" and entry["command"] == "echo begun; cat"
     everything = (await house.proxy.command("recordings", "ls")).check().text
     assert len(everything.splitlines()) == 2
     newest = (await house.proxy.command("recordings", "ls", "--limit", "1")).check().text

@@ -49,13 +49,13 @@ def connect(
     house: House, number: int, *, network: int = 1, of: int = 8, halfway: bool = False
 ) -> socket.socket:
     """Somebody at one ``of`` so many other addresses, who is silent, or stops after the version."""
-    one = socket.socket()
-    one.bind((f"127.0.{network}.{number % of + 1}", 0))
-    one.settimeout(20)
-    one.connect((house.proxy.host, house.proxy.port))
+    connection = socket.socket()
+    connection.bind((f"127.0.{network}.{number % of + 1}", 0))
+    connection.settimeout(20)
+    connection.connect((house.proxy.host, house.proxy.port))
     if halfway:
-        one.sendall(b"SSH-2.0-flood\r\n")
-    return one
+        connection.sendall(b"SSH-2.0-flood\r\n")
+    return connection
 
 
 @pytest.mark.usefixtures("many_files")
@@ -94,9 +94,11 @@ async def test_bounds_memory_of_unauthenticated_connection(stage: Stage) -> None
             before = house.proxy.memory()
             for number in range(count):
                 network = 3 if halfway else 2
-                one = crowd.enter_context(connect(house, number, network=network, of=200, halfway=halfway))
+                connection = crowd.enter_context(
+                    connect(house, number, network=network, of=200, halfway=halfway)
+                )
                 # The proxy has met them once it has said its version.
-                assert one.recv(64).startswith(b"SSH-2.0-conchrec")
+                assert connection.recv(64).startswith(b"SSH-2.0-conchrec")
             return (house.proxy.memory() - before) / count / 1024
 
     for halfway in (False, True):
@@ -143,11 +145,11 @@ async def test_limits_rate_of_sessions_and_commands(stage: Stage) -> None:
     third = await client.ssh("web1", "echo never")
     assert third.code == 255 and "joe has 2 open, which is the limit" in third.errors, str(third)
     await house.proxy.audited("session.rejected", rule="sessions_per_user")
-    ways = [client.start("-v", "-N", "web1") for _ in range(2)]
+    connections = [client.start("-v", "-N", "web1") for _ in range(2)]
     limit = "joe has 2 open, which is the limit (sessions_per_user)"
     reason = f"too many channels to targets: {limit}. Close one first"
     await house.proxy.audited("session.rejected", reason=reason)
-    for method in ways:
+    for method in connections:
         await method.stop()
     held = house.client().start("proxy", "requests", "--wait", stdin=None)
 
@@ -170,12 +172,12 @@ async def test_limits_rate_of_channels(stage: Stage) -> None:
     def too_many() -> list[str]:
         outer, inner = paramiko_connections(house)
         try:
-            held, said = [], []
+            held, reasons = [], []
             for _ in range(5):
                 try:
                     held.append(inner.open_session(timeout=LONG))
                 except paramiko.ChannelException as error:
-                    said.append(str(error))
+                    reasons.append(str(error))
             held.pop().close()
             end = time.monotonic() + LONG
             while time.monotonic() < end:
@@ -186,7 +188,7 @@ async def test_limits_rate_of_channels(stage: Stage) -> None:
                 except paramiko.ChannelException:
                     pass
             assert len(held) == 3
-            return said
+            return reasons
         finally:
             inner.close()
             outer.close()

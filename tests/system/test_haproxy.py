@@ -53,8 +53,8 @@ async def answered(stage: Stage, networks: list[str]) -> tuple[bytes, Proxy]:
 
 
 async def test_accepts_header_of_configured_proxy(stage: Stage) -> None:
-    said, _ = await answered(stage, ["127.0.0.0/8"])
-    assert said.startswith(b"SSH-2.0-conchrec")
+    answer, _ = await answered(stage, ["127.0.0.0/8"])
+    assert answer.startswith(b"SSH-2.0-conchrec")
 
 
 async def test_uses_client_address_of_header(stage: Stage) -> None:
@@ -82,8 +82,8 @@ async def test_uses_client_address_of_header(stage: Stage) -> None:
 
 
 async def test_rejects_connections_of_other_addresses(stage: Stage) -> None:
-    said, proxy = await answered(stage, ["192.0.2.0/24"])
-    assert said == b""
+    answer, proxy = await answered(stage, ["192.0.2.0/24"])
+    assert answer == b""
     assert "127.0.0.1 is not in proxy_protocol_from" in proxy.log
 
 

@@ -63,8 +63,8 @@ def _subsystem(name: str) -> Callable[[paramiko.Transport], str]:
             channel.invoke_subsystem(name)
         except paramiko.SSHException as error:
             return str(error)
-        said = channel.makefile_stderr("rb").read() + channel.makefile("rb").read()
-        return str(said.decode())
+        output = channel.makefile_stderr("rb").read() + channel.makefile("rb").read()
+        return str(output.decode())
 
     return use
 

@@ -43,9 +43,9 @@ def cut(house: House, keep: int) -> None:
 
 async def failed(house: House, expected: str) -> None:
     """``verify`` says that the ledger did not continue this head."""
-    said = await house.proxy.command("recordings", "verify")
-    assert said.code == 1
-    assert f"the ledger had been changed (its last head was {expected})" in said.text, str(said)
+    result = await house.proxy.command("recordings", "verify")
+    assert result.code == 1
+    assert f"the ledger had been changed (its last head was {expected})" in result.text, str(result)
 
 
 async def test_detects_cut_ledger_while_running(stage: Stage) -> None:
@@ -65,8 +65,8 @@ async def test_detects_cut_ledger_while_running(stage: Stage) -> None:
     later = await session(house)
     assert [line["sid"] for line in lines(house)[3:]] == [later, later]
     await failed(house, str(ended["head"]))
-    said = await house.proxy.command("recordings", "verify")
-    assert f"session {victim}" in said.text  # by the audit log, which names it
+    result = await house.proxy.command("recordings", "verify")
+    assert f"session {victim}" in result.text  # by the audit log, which names it
     assert (await house.proxy.command("recordings", "verify", later)).code == 1
     # Nothing is left to be noticed twice.
     await house.proxy.restart()

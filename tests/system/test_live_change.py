@@ -21,7 +21,7 @@ from tests.support.process import Process, environment
 from tests.support.stage import Stage
 from tests.support.waiting import becomes, fact, in_thread
 
-#: What the issue promises, and as much again for a machine that has other things to do.
+#: The promised time, and as much again for a machine under load.
 SECONDS = 4.0
 Fields = dict[str, dict[str, object]]
 
@@ -122,9 +122,9 @@ async def test_ends_withdrawn_access_only(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda those: those.pop("joe"), "the user joe was removed from the configuration"),
-        (lambda those: those["joe"].update(roles=[]), "joe may not log in"),
-        (lambda those: those["joe"].update(authorized_keys=[]), "your key is no longer accepted"),
+        (lambda users_: users_.pop("joe"), "the user joe was removed from the configuration"),
+        (lambda users_: users_["joe"].update(roles=[]), "joe may not log in"),
+        (lambda users_: users_["joe"].update(authorized_keys=[]), "your key is no longer accepted"),
     ],
     ids=["user", "role", "key"],
 )
@@ -283,16 +283,16 @@ async def test_ends_playback_when_permission_is_withdrawn(stage: Stage, how: str
     )
     session = await a_session(house)
     (start,) = await house.proxy.audited("session.start")
-    looking = house.client(AccessMethod.CERTIFICATE, person=house.ann).start(
+    viewer = house.client(AccessMethod.CERTIFICATE, person=house.ann).start(
         "proxy", "follow", str(start["sid"])
     )
-    await looking.says("ready")
+    await viewer.says("ready")
     await goes_on(session, "seen")
-    await looking.says("got seen")
+    await viewer.says("got seen")
     if how == "reload":
         house.proxy.configure({"users": {"ann": {"roles": ["ops"]}}})
         soon = moment(await reloaded(house, result="ok"))
-    result = await looking.wait()
+    result = await viewer.wait()
     line = "your roles no longer allow you to view these recordings"
     assert (result.code, line in result.errors) == (1, True), str(result)
     assert datetime.now(timezone.utc) - soon < timedelta(seconds=SECONDS)
@@ -346,9 +346,9 @@ async def test_applies_last_of_several_reloads(stage: Stage) -> None:
     now["ann"]["authorized_keys_file"] = str(slow)
     del later["joe"]
 
-    async def reload(those: Fields) -> None:
+    async def reload(users_: Fields) -> None:
         house.proxy.settings["users"] = {}
-        house.proxy.configure({"users": those})
+        house.proxy.configure({"users": users_})
         assert house.proxy.process is not None
         house.proxy.process.kill(signal.SIGHUP)
 

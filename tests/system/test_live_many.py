@@ -134,5 +134,5 @@ async def test_applies_changes_to_200_live_sessions(stage: Stage) -> None:
     finally:
         for crowd in crowds.values():
             crowd.stop()
-        for one in running:
-            await one
+        for session in running:
+            await session

@@ -90,8 +90,8 @@ async def test_drops_connections_above_startup_limit(hasty: House) -> None:
     try:
         await fact(lambda: "(unauthenticated)" in hasty.proxy.log, lambda: hasty.proxy.log[-3000:])
     finally:
-        for one in crowd:
-            one.close()
+        for connection in crowd:
+            connection.close()
 
     files = hasty.proxy.open_files
     await fact(lambda: files() < 25, "those who have gone are forgotten")

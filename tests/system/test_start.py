@@ -84,8 +84,8 @@ async def test_reports_port_in_use(stage: Stage) -> None:
     process = second.launch()
     stage.at_end(process.stop)
     assert (await process.wait()).code == 1
-    said = f"conchrec: cannot listen on 127.0.0.1:{first.port}: Address already in use"
-    assert said in second.log and "Traceback" not in second.log, second.log
+    text = f"conchrec: cannot listen on 127.0.0.1:{first.port}: Address already in use"
+    assert text in second.log and "Traceback" not in second.log, second.log
 
 
 async def test_starts_with_configuration_by_init(stage: Stage) -> None:
