@@ -121,7 +121,11 @@ def _alone(directory: Path) -> Iterator[None]:
 
     Another one would find the recording that this one is reading, and take it for one that ended its reader.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # opening the index fails, too, and says more
+        yield
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
