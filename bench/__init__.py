@@ -1,0 +1,1 @@
+"""Benchmarks: conchrec beside ``ssh -J`` through a stock sshd, on the same machine."""

@@ -45,6 +45,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     made = argparse.ArgumentParser(
         prog="python -m bench", description="conchrec by the side of ssh -J through a stock sshd"
     )
@@ -90,6 +91,7 @@ class Progress:
         self._shown = sys.stderr.isatty()
 
     def say(self, text: str) -> None:
+        """Show a text in place of the one before."""
         if self._shown:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
@@ -115,6 +117,7 @@ async def measure(benchmark: Benchmark, effort: Effort, progress: Progress) -> O
 
 
 async def legs() -> dict[str, str]:
+    """Return the algorithms that the connections of a scene negotiate."""
     with tempfile.TemporaryDirectory(prefix="conchrec-bench-") as name:
         stage = Stage(directory=Path(name))
         try:
@@ -124,6 +127,7 @@ async def legs() -> dict[str, str]:
 
 
 async def run(args: argparse.Namespace, words: Sequence[str]) -> int:
+    """Run the chosen benchmarks and print the report; return the exit status."""
     progress, effort = Progress(), effort_of(args)
     described = await machine.describe()
     agreed = await legs() if args.json or args.results else {}
@@ -154,6 +158,7 @@ async def run(args: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def main(words: Sequence[str]) -> int:
+    """Run benchmarks by these arguments; return the exit status."""
     reading = parser()
     args = reading.parse_args(words)
     known = {benchmark.name for benchmark in BENCHMARKS}

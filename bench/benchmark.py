@@ -46,6 +46,7 @@ class Effort:
     """Only what a gate needs: no yardstick where none is judged by it."""
 
     def with_size(self, size: int) -> Effort:
+        """Return the same effort with transfers of this size."""
         return replace(self, size=size, long_size=size)
 
 

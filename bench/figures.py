@@ -44,18 +44,22 @@ class Bar:
 
 
 def at_least_ratio(limit: float) -> Bar:
+    """Return a bar: ours divided by the yardstick is at least this."""
     return Bar(of=Of.RATIO, limit=limit, at_least=True)
 
 
 def at_most_ratio(limit: float) -> Bar:
+    """Return a bar: ours divided by the yardstick is at most this."""
     return Bar(of=Of.RATIO, limit=limit)
 
 
 def at_most_more(limit: float) -> Bar:
+    """Return a bar: ours exceeds the yardstick by at most this."""
     return Bar(of=Of.DIFFERENCE, limit=limit)
 
 
 def at_most(limit: float) -> Bar:
+    """Return a bar: ours is at most this."""
     return Bar(of=Of.VALUE, limit=limit)
 
 
@@ -75,14 +79,17 @@ class Figure:
 
     @property
     def median(self) -> float:
+        """Return the median of ours."""
         return median(self.ours)
 
     @property
     def yardstick_median(self) -> float | None:
+        """Return the median of the yardstick; None without one."""
         return median(self.yardstick) if self.yardstick else None
 
     @property
     def ratio(self) -> float | None:
+        """Return ours divided by the yardstick; None without one."""
         return self.measured(Of.RATIO)
 
     @property
@@ -119,6 +126,7 @@ class Figure:
         }
 
     def bars(self) -> dict[str, Bar | None]:
+        """Return the bars by their names."""
         return {"must": self.must, "aim": self.aim, "gate": self.gate}
 
 
@@ -144,6 +152,7 @@ class Outcome:
     seconds: float = 0.0
 
     def json(self) -> dict[str, object]:
+        """Return the outcome for ``--json``."""
         return {
             "benchmark": self.benchmark,
             "about": self.about,

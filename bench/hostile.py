@@ -294,6 +294,7 @@ class Floods:
 
 
 async def make_floods(run: Run) -> Floods:
+    """Start the scene, and the targets of the floods."""
     ports = {Entrance.BALANCED: free_port(), Entrance.WEB: free_port()}
     scene = await make_scene(
         run.stage,
@@ -476,6 +477,7 @@ async def _lock(floods: Floods, row: Row, flood: Process) -> float:
 
 
 def open_terminal(route: Route) -> Terminal:
+    """Start a session on a terminal, and wait until its command is ready."""
     terminal = Terminal(route.command("-tt", HOST, COMMAND), route.env)
     try:
         terminal.read_until(READY + b"\n")

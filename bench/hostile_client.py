@@ -451,6 +451,7 @@ class Until(TwistedProtocol):
         self._over = over
 
     def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
+        """The connection is closed (Protocol)."""
         self._over.callback(None)
 
 
@@ -470,6 +471,7 @@ async def _users(reactor: Any, plan: Plan, sent: Sent, over: Deferred[None]) -> 
 
 
 def main(words: Sequence[str]) -> None:
+    """Run the program with these arguments."""
     plan = Plan(**json.loads(words[0]))
     sent = Sent()
 

@@ -24,6 +24,7 @@ class Plan:
     channels: int = 1
 
     def words(self) -> str:
+        """Return the plan as one argument of a command."""
         return json.dumps(asdict(self))
 
 
@@ -34,6 +35,7 @@ class Sent:
         self.count = 0
 
     def add(self, count: int = 1) -> None:
+        """Count messages; print ``flooding`` at the first one."""
         if not self.count:
             print("flooding", flush=True)
         self.count += count

@@ -51,6 +51,7 @@ class Welcome(SSHService):
         self._connection = connection
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        """Handle a message of this service (SSHService)."""
         if messageNum != u.REQUEST:
             return
         r = Reader(packet)
@@ -84,11 +85,13 @@ class Hostile:
         """The flood begins with a session, when everybody takes part."""
 
     def channel_requested(self, opening: IncomingOpen) -> None:
+        """Answer a channel open of the peer."""
         self._connection = opening.channel.connection
         self.number = uint32(opening.request.sender)
         Stream.accept(opening, self)
 
     def global_requested(self, request: IncomingRequest) -> None:
+        """Answer a global request of the peer."""
         request.reply(False)
 
     def connection_stopped(self) -> None:
@@ -113,6 +116,7 @@ class Hostile:
         """The flood goes on."""
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
+        """Answer a request on the channel."""
         if request.name in (b"exec", b"shell"):
             self._reactor.callLater(0.1, self._begin)
         return True
@@ -215,10 +219,12 @@ class Targets(Factory):
         self._flood = flood
 
     def buildProtocol(self, addr: object) -> Any:
+        """Return the protocol of a new connection (IProtocolFactory)."""
         return Hostile(self._reactor, self._host_keys, self._flood).transport
 
 
 def main(host_key: str, *addresses: str) -> None:
+    """Run the program with these arguments."""
     from twisted.internet import reactor as the_reactor
 
     reactor: Any = the_reactor

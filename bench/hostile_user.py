@@ -37,24 +37,29 @@ class Session:
         self.on_closed: Callable[[], None] = lambda: None
 
     def stream_opened(self) -> None:
+        """The peer has opened the channel."""
         self.open.callback(None)
 
     def stream_refused(self, code: int, text: bytes) -> None:
+        """The peer has refused the channel."""
         self.open.errback(Failure(ConnectionError(text.decode(errors="replace"))))
 
     def stream_data(self, data: bytes) -> None:
+        """Handle data of the channel."""
         self.on_data(data)
 
     def stream_eof(self) -> None:
         """The end follows."""
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
+        """Answer a request on the channel."""
         return False
 
     def stream_drained(self, pending: int) -> None:
         """What is written here is bounded by the flood's own valve."""
 
     def stream_closed(self) -> None:
+        """The channel is closed."""
         self.on_closed()
 
 
@@ -62,6 +67,7 @@ class AgentOwner(Polite):
     """Has an agent without keys."""
 
     def channel_requested(self, opening: IncomingOpen) -> None:
+        """Answer a channel open of the peer."""
         if opening.request.kind == AGENT_CHANNEL:
             user = _Agent()
             user.stream = Stream.accept(opening, user)
@@ -114,13 +120,16 @@ class Pour:
         self._again()
 
     def pauseProducing(self) -> None:
+        """Stop until ``resumeProducing`` (IPushProducer)."""
         self._paused = True
 
     def resumeProducing(self) -> None:
+        """Go on (IPushProducer)."""
         self._paused = False
         self._again()
 
     def stopProducing(self) -> None:
+        """Stop for good (IPushProducer)."""
         self._paused = True
 
 
@@ -137,6 +146,7 @@ class User:
         self.connection: Connection
 
     def transport(self) -> ClientTransport:
+        """Return a transport with the algorithms of this user."""
         return ClientTransport(
             algorithms=self.algorithms,
             powers=at_once,
@@ -155,6 +165,7 @@ class User:
         return transport
 
     async def log_in(self) -> None:
+        """Log in at the proxy."""
         self.outer = await self.secure()
         self.outer.when_lost().addCallback(lambda lost: print("lost", flush=True))
         self.connection = await self._logged_in(self.outer, self.plan.user)
@@ -186,6 +197,7 @@ class User:
         return await handler.started
 
     def pour(self, transport: ClientTransport, batch: Callable[[], int]) -> None:
+        """Send batches as fast as the transport accepts them."""
         Pour(self._reactor, transport, batch, self.sent)
 
     def repeat(self, transport: ClientTransport, number: int, payload: bytes) -> None:

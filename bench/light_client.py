@@ -44,12 +44,15 @@ class Polite:
         self.started: Deferred[Connection] = Deferred()
 
     def connection_started(self, connection: Connection) -> None:
+        """The connection layer has started."""
         self.started.callback(connection)
 
     def channel_requested(self, opening: IncomingOpen) -> None:
+        """Answer a channel open of the peer."""
         opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "no")
 
     def global_requested(self, request: IncomingRequest) -> None:
+        """Answer a global request of the peer."""
         request.reply(False)
 
     def connection_stopped(self) -> None:
@@ -65,10 +68,12 @@ class Through(Tunnel):
         self.open: Deferred[None] = Deferred()
 
     def stream_opened(self) -> None:
+        """The peer has opened the channel."""
         self.start(self._inner)
         self.open.callback(None)
 
     def stream_refused(self, code: int, text: bytes) -> None:
+        """The peer has refused the channel."""
         self.open.errback(Failure(ConnectionLost(f"no way to the target: {text.decode(errors='replace')}")))
 
 
@@ -82,9 +87,11 @@ class Session:
         """What is asked for is queued already."""
 
     def stream_refused(self, code: int, text: bytes) -> None:
+        """The peer has refused the channel."""
         self._over(text.decode(errors="replace"))
 
     def stream_data(self, data: bytes) -> None:
+        """Handle data of the channel."""
         if not self.prompt.called:
             self.prompt.callback(None)
 
@@ -92,12 +99,14 @@ class Session:
         """There is more to come: the end."""
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
+        """Answer a request on the channel."""
         return False
 
     def stream_drained(self, pending: int) -> None:
         """It writes nothing."""
 
     def stream_closed(self) -> None:
+        """The channel is closed."""
         self._over("it was closed")
 
     def _over(self, why: str) -> None:
@@ -179,17 +188,20 @@ class Orders(LineOnlyReceiver):
         self._over = over
 
     def lineReceived(self, line: bytes) -> None:
+        """Handle a line (LineReceiver)."""
         count = int(line)
         Deferred.fromCoroutine(self._users.become(count)).addCallbacks(
             lambda _: print(f"{count} open", flush=True), self._over.errback
         )
 
     def connectionLost(self, reason: Failure | None = None) -> None:
+        """The connection is closed (Protocol)."""
         if not self._over.called:
             self._over.callback(None)
 
 
 def main(proxy_port: str, target_port: str, user: str, login: str, key: str) -> None:
+    """Run the program with these arguments."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

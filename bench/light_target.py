@@ -26,12 +26,15 @@ class Idle(SSHChannel):
     name = b"session"
 
     def request_pty_req(self, data: bytes) -> int:
+        """Accept a terminal."""
         return 1
 
     def request_env(self, data: bytes) -> int:
+        """Accept an environment variable."""
         return 1
 
     def request_shell(self, data: bytes) -> int:
+        """Accept a shell, and print a prompt."""
         self.write(b"$ ")  # type: ignore[no-untyped-call]
         return 1
 
@@ -43,6 +46,7 @@ class SessionService(SSHService):
     transport: Any
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        """Handle a message of this service (SSHService)."""
         if messageNum != u.REQUEST:
             return
         r = Reader(packet)
@@ -62,6 +66,7 @@ class SessionService(SSHService):
 
 
 def main(port: str, host_key: str) -> None:
+    """Run the program with these arguments."""
     from twisted.internet import reactor as the_reactor
 
     reactor: Any = the_reactor

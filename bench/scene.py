@@ -54,6 +54,7 @@ class Route:
 
     @property
     def memory(self) -> int:
+        """Return the resident memory of the process in the middle, in bytes."""
         return resident(self.pid)
 
     def command(self, *words: str) -> list[str]:
@@ -74,6 +75,7 @@ class Route:
         stdout: Path | None = None,
         well: bool = True,
     ) -> Result:
+        """Run a program through this route."""
         done = await run(
             name, *self.options, *words, env=self.env, stdin=stdin, stdout=stdout, within=PATIENCE
         )
@@ -114,6 +116,7 @@ class Tunnel(Route):
     """The yardstick: nothing is recorded, nothing is asked."""
 
     async def settled(self) -> None:
+        """Wait until no connection is left."""
         await fact(lambda: not descendants(self.pid), "connections are left on the sshd in the middle")
 
     async def tidy(self) -> None:
@@ -130,6 +133,7 @@ class Recorded(Route):
         self._house = house
 
     async def settled(self) -> None:
+        """Wait until no connection and no unfinished recording is left."""
         proxy = self._house.proxy
 
         def done() -> bool:

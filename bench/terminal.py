@@ -33,6 +33,7 @@ class Terminal:
             os.close(secondary)
 
     def write(self, data: bytes) -> None:
+        """Type these bytes."""
         os.write(self._main, data)
 
     def read_until(self, text: bytes) -> float:

@@ -26,6 +26,7 @@ RUNS = 1_000_000
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the fuzzer by these arguments; return the exit status."""
     if arguments and arguments[0] == "channels":
         _discard_logs()
         return command.main(arguments[1:])

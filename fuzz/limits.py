@@ -85,6 +85,7 @@ class Vigil:
         self._errors: list[LogEvent] = []
 
     def next_input(self) -> None:
+        """Count an input."""
         self._inputs += 1
 
     def check(self) -> None:

@@ -34,6 +34,7 @@ class Mutator:
         )  # fmt: skip
 
     def next(self) -> bytes:
+        """Return the next input."""
         return self._sequence() if self._packed else self._mutated(self._any(self._pieces))
 
     def _below(self, limit: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 
 def scratch(name: str) -> Path:
+    """Return a path in a directory that is removed at exit."""
     return Path(_directory().name) / name
 
 

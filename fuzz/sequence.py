@@ -8,6 +8,7 @@ from conchrec.ssh.wire import string
 
 
 def pack(messages: Iterable[bytes]) -> bytes:
+    """Encode a sequence of messages as one input."""
     return b"".join(map(string, messages))
 
 

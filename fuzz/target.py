@@ -41,6 +41,7 @@ class Each:
         self._refusals = refusals
 
     def feed(self, data: bytes) -> bool:
+        """Give one input; return whether the session goes on."""
         try:
             self._function(data)
         except self._refusals:

@@ -68,6 +68,7 @@ class Client:
     def open(
         self, index: int, kind: bytes, window: int, packet: int, extra: bytes, *, generous: bool
     ) -> None:
+        """Open a channel."""
         if index in self.channels:
             return
         channel = ClientChannel(index, kind, window, packet, generous)
@@ -75,6 +76,7 @@ class Client:
         self._send(w.OPEN, w.text(kind) + w.u32(index) + w.u32(window) + w.u32(packet) + extra)
 
     def request(self, index: int, request: w.Request) -> None:
+        """Send a channel request."""
         channel = self._ready(index)
         if channel is not None:
             channel.wanted += request.want_reply
@@ -128,12 +130,14 @@ class Client:
             self._say(channel, number, body)
 
     def adjust(self, index: int, size: int) -> None:
+        """Send a window adjust."""
         channel = self._ready(index)
         if channel is not None and channel.granted + size < 1 << 32:
             channel.granted += size
             self._say(channel, w.ADJUST, w.u32(size))
 
     def close(self, index: int, body: bytes = b"") -> None:
+        """Close a channel."""
         channel = self._ready(index)
         if channel is not None:
             self._say(channel, w.CLOSE, body)
@@ -157,6 +161,7 @@ class Client:
             self._say(channel, w.SUCCESS if success else w.FAILURE, body)
 
     def raw(self, number: int, payload: bytes) -> None:
+        """Send any message."""
         self._send(number, payload)
 
     def relax(self) -> None:
@@ -211,6 +216,7 @@ class Client:
     # --- what comes
 
     def received(self, number: int, payload: bytes) -> None:
+        """Handle a message of the proxy, and check that it is allowed now."""
         if number == w.GLOBAL_REQUEST:
             request = w.Request.parse(payload)
             self.payloads.append((f"global request {request.name!r}", request.extra))

@@ -24,6 +24,7 @@ ATTEMPTS = 150
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run ``python -m fuzz channels``; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m fuzz channels",
         description="channel messages from a client through the proxy to an instrumented server, "
@@ -123,6 +124,7 @@ def shortened(
 
 
 def describe(case: Case) -> str:
+    """Return a case as text, step by step."""
     lines = [f"  {VARIANTS[case.variant].name}, {case.profile}"]
     lines += [f"  manners of channel {number}: {manners}" for number, manners in enumerate(case.manners)]
     return "\n".join(lines + [f"  {shown(step)}" for step in case.steps])

@@ -30,16 +30,20 @@ class Raw(SSHService):
         self.on_start: Callable[[], None] = lambda: None
 
     def serviceStarted(self) -> None:
+        """Begin (SSHService)."""
         self.on_start()
 
     def serviceStopped(self) -> None:
+        """End (SSHService)."""
         self.transport = None
         self._ended()
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        """Handle a message of this service (SSHService)."""
         self._received(messageNum, packet)
 
     def send(self, number: int, payload: bytes = b"") -> None:
+        """Send a message, while the service runs."""
         if self.transport is not None:
             self.transport.sendPacket(number, payload)
 
@@ -66,6 +70,7 @@ class Login(SSHService):
         self._user, self._key, self._then, self._otherwise = user, key, then, otherwise
 
     def serviceStarted(self) -> None:
+        """Send the login request (SSHService)."""
         request = w.text(self._user) + w.text(b"ssh-connection")
         if self._key is None:
             request += w.text(b"none")
@@ -80,6 +85,7 @@ class Login(SSHService):
         """The connection service follows."""
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        """Handle a message of this service (SSHService)."""
         if messageNum == USERAUTH_SUCCESS:
             self.transport.setService(self._then)
         elif messageNum != USERAUTH_BANNER:
@@ -107,6 +113,7 @@ class Welcome(SSHService):
         """The connection service follows."""
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        """Handle a message of this service (SSHService)."""
         if messageNum == USERAUTH_REQUEST:
             self.transport.sendPacket(USERAUTH_SUCCESS, b"")
             self.transport.setService(self._then)
@@ -142,6 +149,7 @@ class Tunnel:
         return is_ours
 
     def received(self, number: int, payload: bytes) -> None:
+        """Handle a message of the channel that carries the inner connection."""
         if number == w.OPEN_CONFIRMATION:
             _, self.channel, self.window, self.packet = (int.from_bytes(payload[at : at + 4], "big")
                                                          for at in (0, 4, 8, 12))  # fmt: skip
@@ -157,6 +165,7 @@ class Tunnel:
             raise Broken(f"the proxy refused the tunnel: {payload!r}")
 
     def write(self, data: bytes) -> None:
+        """Write bytes (ITransport)."""
         self._unsent += data
         self._flush()
 
@@ -168,6 +177,7 @@ class Tunnel:
             self._outer.send(w.DATA, w.u32(self.channel) + w.text(piece))
 
     def loseConnection(self) -> None:
+        """Close when all is written (ITransport)."""
         self.closed = True
 
     abortConnection = loseConnection
@@ -185,9 +195,11 @@ class Tunnel:
         """The client reads on."""
 
     def getPeer(self) -> object:
+        """Return the address of the peer (ITransport)."""
         return "proxy"
 
     def getHost(self) -> object:
+        """Return the own address (ITransport)."""
         return "user"
 
 

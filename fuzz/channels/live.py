@@ -64,6 +64,7 @@ class LiveClient:
 
     @property
     def ready(self) -> bool:
+        """Tell whether the inner connection is logged in."""
         return self._raw.transport is not None
 
     @property
@@ -74,6 +75,7 @@ class LiveClient:
         return gone or (channel is not None and channel.closed)
 
     def close(self) -> None:
+        """Close the connections."""
         if self._outer is not None:
             self._outer.abort()
 

@@ -31,38 +31,49 @@ class End:
         self.producer: Any = None
 
     def write(self, data: bytes) -> None:
+        """Write bytes (ITransport)."""
         if not self.disconnecting and not self.disconnected:
             self.unsent += data
 
     def writeSequence(self, iovec: list[bytes]) -> None:
+        """Write several pieces (ITransport)."""
         self.write(b"".join(iovec))
 
     def loseConnection(self) -> None:
+        """Close when all is written (ITransport)."""
         self.disconnecting = True
 
     def abortConnection(self) -> None:
+        """Close at once (ITransport)."""
         self.disconnecting = True
         self.unsent.clear()
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Remember the producer (ITransport)."""
         self.producer = producer
 
     def unregisterProducer(self) -> None:
+        """Forget the producer (ITransport)."""
         self.producer = None
 
     def pauseProducing(self) -> None:
+        """Stop until ``resumeProducing`` (IPushProducer)."""
         self.paused = True
 
     def resumeProducing(self) -> None:
+        """Go on (IPushProducer)."""
         self.paused = False
 
     def stopProducing(self) -> None:
+        """Stop for good (IPushProducer)."""
         self.loseConnection()
 
     def getPeer(self) -> IPv4Address:
+        """Return the address of the peer (ITransport)."""
         return self._peer
 
     def getHost(self) -> IPv4Address:
+        """Return the own address (ITransport)."""
         return self._host
 
 
@@ -74,6 +85,7 @@ class Line:
         self.closed = False
 
     def connect(self, near: Any, far: Any) -> None:
+        """Connect two protocols to the ends of the line."""
         self.near.protocol, self.far.protocol = near, far
         far.makeConnection(self.far)
         near.makeConnection(self.near)
@@ -155,12 +167,14 @@ class Reactor(Clock):
         return bool(self.calls) and self.calls[0].getTime() <= self.seconds()
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> _Port:
+        """Keep the factory; nothing is bound (IReactorTCP)."""
         self.factories.append(factory)
         return _Port()
 
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: object = None
     ) -> _Connector:
+        """Connect to the target in memory (IReactorTCP)."""
         connector = _Connector(TARGET)
         factory.doStart()
         if self.refuses:
@@ -172,6 +186,7 @@ class Reactor(Clock):
         return connector
 
     def callFromThread(self, call: Callable[..., object], *arguments: Any, **named: Any) -> None:
+        """Call it in the next turn (IReactorFromThreads)."""
         self.callLater(0, call, *arguments, **named)
 
     def spawnProcess(self, *arguments: Any, **named: Any) -> Any:
@@ -213,6 +228,7 @@ class InlinePool:
     def callInThreadWithCallback(
         self, on_result: Callable[[bool, Any], Any] | None, work: Callable[..., Any], *args: Any, **named: Any
     ) -> None:
+        """Run the work at once, and pass its result on."""
         try:
             result: Any = work(*args, **named)
         except Exception:
@@ -223,4 +239,5 @@ class InlinePool:
                 on_result(True, result)
 
     def callInThread(self, work: Callable[..., Any], *args: Any, **named: Any) -> None:
+        """Run the work at once."""
         self.callInThreadWithCallback(None, work, *args, **named)

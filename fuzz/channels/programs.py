@@ -13,9 +13,11 @@ Output = list[tuple[bool, bytes]]
 class Program(Protocol):
     """A process of the server. Its output is (is it standard error?, bytes), in order."""
 
-    def began(self) -> Output: ...
+    def began(self) -> Output:
+        """Return the output at the start."""
 
-    def read(self, data: bytes) -> Output: ...
+    def read(self, data: bytes) -> Output:
+        """Return the output for this input."""
 
     def ended(self) -> Output:
         """End of input."""
@@ -25,12 +27,15 @@ class Sink:
     """Says nothing."""
 
     def began(self) -> Output:
+        """Return the output at the start."""
         return []
 
     def read(self, data: bytes) -> Output:
+        """Return the output for this input."""
         return []
 
     def ended(self) -> Output:
+        """Return the output at the end of the input."""
         return []
 
 
@@ -38,6 +43,7 @@ class Echo(Sink):
     """Writes what it reads, and some of it to standard error."""
 
     def read(self, data: bytes) -> Output:
+        """Return the output for this input."""
         return [(False, data), (True, data[:7])]
 
 
@@ -45,6 +51,7 @@ class Source(Sink):
     """Writes before it reads."""
 
     def began(self) -> Output:
+        """Return the output at the start."""
         return [(False, b"Welcome to the instrumented server\r\n$ "), (True, b"motd\n"), (False, b"x" * 5000)]
 
 
@@ -71,6 +78,7 @@ class SftpServer(Sink):
         self.broken = False
 
     def read(self, data: bytes) -> Output:
+        """Return the output for this input."""
         self._buffer += data
         output: Output = []
         while not self.broken and len(self._buffer) >= 4:
@@ -90,6 +98,7 @@ class SftpServer(Sink):
         return output
 
     def ended(self) -> Output:
+        """Return the output at the end of the input."""
         for handle in tuple(self._handles):
             self._close(handle)
         return []

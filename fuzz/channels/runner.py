@@ -62,6 +62,7 @@ class Stacks:
         return self._made[variant]
 
     def close(self) -> None:
+        """Close everything."""
         for stack in self._made.values():
             stack.close()
 

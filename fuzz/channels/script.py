@@ -62,9 +62,11 @@ class Draw:
         self._honest = honest
 
     def chance(self, share: float) -> bool:
+        """Return True with this probability."""
         return self.rng.random() < share
 
     def token(self, size: int = 12) -> bytes:
+        """Return a random word."""
         return "".join(self.rng.choices("abcdefghijkmnpqrstuvwxyz23456789", k=size)).encode()
 
     def value(self) -> bytes:
@@ -101,16 +103,19 @@ class Draw:
         return (self.token(min(size, 40)) * (size // 12 + 1))[:size]
 
     def pty(self) -> bytes:
+        """Return the body of a pty-req."""
         modes = self.rng.choice((b"\0", b"\0", b"\x35\0\0\0\1\0", b"", self.rng.randbytes(40)))
         term = self.rng.choice((b"xterm-256color", b"vt100", self.value()[:100]))
         sizes = b"".join(w.u32(self.rng.choice((80, 24, 0, 200))) for _ in range(4))
         return w.text(term) + sizes + w.text(modes)
 
     def env(self) -> bytes:
+        """Return the body of an env request."""
         name = self.rng.choice((b"LANG", b"LC_" + self.token(5).upper(), self.value()[:200]))
         return w.text(name) + w.text(self.value())
 
     def start(self) -> tuple[bytes, bytes]:
+        """Return the name and the body of a start request."""
         name = self.rng.choice((*STARTS, b"exec", b"exec"))
         if name == b"shell":
             return name, b""
@@ -156,12 +161,15 @@ class Draw:
         return self.rng.choice((b"keepalive@openssh.com", self.token(9)))
 
     def exit_status(self) -> bytes:
+        """Return the body of an exit-status."""
         return w.u32(self.rng.randrange(300)) + self.rng.choice((b"", self.body()))
 
     def exit_signal(self) -> bytes:
+        """Return the body of an exit-signal."""
         return w.text(self.value()[:200]) + b"\0" + w.text(self.value()) + w.text(self.token())
 
     def manners(self, *, honest: bool) -> Manners:
+        """Return how a server treats its channels."""
         rng = self.rng
         accepts = tuple(self.chance(0.75) for _ in range(3))
         if honest:
@@ -190,6 +198,7 @@ class Writer:
         self.steps: list[Step] = []
 
     def add(self, *step: object) -> None:
+        """Add a step."""
         self.steps.append(step)
 
     def flow(self) -> None:
@@ -205,6 +214,7 @@ class Writer:
             self.add("tick", self.draw.rng.choice((0.01, 0.5, 2.0)))
 
     def open(self, index: int, *, honest: bool, kind: bytes = b"session") -> None:
+        """Add the open of a channel."""
         draw = self.draw
         window = draw.rng.choice((1 << 21, 1 << 21, 100_000, 50_000 if honest else 0, 100))
         packet = draw.rng.choice((PACKET, PACKET, 1 << 14, 100))
@@ -216,6 +226,7 @@ class Writer:
             self.add("pump")
 
     def honest_session(self, index: int) -> None:
+        """Add a session as a stock client makes it."""
         draw = self.draw
         self.open(index, honest=True)
         if draw.chance(0.9):
@@ -236,6 +247,7 @@ class Writer:
                 break
 
     def honest_talk(self, index: int, count: int) -> None:
+        """Add messages that a stock client sends in a session."""
         draw = self.draw
         for _ in range(count):
             number = draw.rng.random()
@@ -396,6 +408,7 @@ class Writer:
                 self.rude_talk(index, 1)
 
     def end(self, index: int) -> None:
+        """Add the end of a channel, in one of several orders."""
         draw = self.draw
         number = draw.rng.random()
         if number < 0.4:

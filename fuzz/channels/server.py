@@ -155,6 +155,7 @@ class Server:
             self._say(channel, w.EXTENDED if kind else w.DATA, body)
 
     def request(self, index: int, request: w.Request) -> None:
+        """Send a request on a channel."""
         channel = self._at(index)
         if channel is None or not self._may(channel):
             return
@@ -180,6 +181,7 @@ class Server:
         self._say(channel, number, body)
 
     def adjust(self, index: int, size: int) -> None:
+        """Send a window adjust."""
         channel = self._at(index)
         if channel is not None:
             self._adjust(channel, size)
@@ -190,6 +192,7 @@ class Server:
             self._say(channel, w.ADJUST, w.u32(size))
 
     def eof(self, index: int, body: bytes = b"") -> None:
+        """Send EOF on a channel."""
         channel = self._at(index)
         if channel is not None and self._may(channel) and not channel.eof_after:
             channel.eof_after = True
@@ -201,6 +204,7 @@ class Server:
             self._flush(channel)
 
     def close(self, index: int, body: bytes = b"") -> None:
+        """Close a channel."""
         channel = self._at(index)
         if channel is not None and self._may(channel):
             channel.sent_close = True
@@ -284,6 +288,7 @@ class Server:
     # --- what comes
 
     def received(self, number: int, payload: bytes) -> None:
+        """Handle a message of the proxy, and check that it is allowed now."""
         if number == w.GLOBAL_REQUEST:
             request = w.Request.parse(payload)
             self.payloads.append((f"global request {request.name!r}", request.extra))

@@ -115,6 +115,7 @@ class Stack:
 
     @property
     def connected(self) -> bool:
+        """Tell whether both inner connections run."""
         ends = (self.client, self.server)
         return all(end is not None and end.transport is not None for end in ends)
 
@@ -181,6 +182,7 @@ class Stack:
         return ServerTransport(**self.server_settings(server))
 
     def client_settings(self, version: bytes) -> dict[str, Any]:
+        """Return the arguments of a client transport."""
         return {
             "algorithms": FAST,
             "powers": at_once,
@@ -192,6 +194,7 @@ class Stack:
         }
 
     def server_settings(self, server: Raw) -> dict[str, Any]:
+        """Return the arguments of a server transport."""
         return {
             "identification": b"SSH-2.0-OpenSSH_9.2p1",
             "host_keys": self._host_keys,
@@ -277,5 +280,6 @@ class Stack:
                 path.unlink()
 
     def close(self) -> None:
+        """Disconnect, and remove the directory."""
         self.disconnect()
         shutil.rmtree(self.directory, ignore_errors=True)

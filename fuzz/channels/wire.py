@@ -26,10 +26,12 @@ class Short(Exception):
 
 
 def u32(value: int) -> bytes:
+    """Encode a uint32."""
     return struct.pack(">I", value & 0xFFFFFFFF)
 
 
 def text(value: bytes) -> bytes:
+    """Encode a string."""
     return struct.pack(">I", len(value)) + value
 
 
@@ -40,12 +42,15 @@ class Cursor:
         self.left = data
 
     def u32(self) -> int:
+        """Read a uint32."""
         return int.from_bytes(self._take(4), "big")
 
     def flag(self) -> bool:
+        """Read a boolean."""
         return self._take(1) != b"\0"
 
     def text(self) -> bytes:
+        """Read a string."""
         return self._take(self.u32())
 
     def _take(self, size: int) -> bytes:
@@ -65,10 +70,12 @@ class Request:
 
     @classmethod
     def parse(cls, body: bytes) -> Request:
+        """Parse name, want_reply and the rest."""
         cursor = Cursor(body)
         return cls(cursor.text(), cursor.flag(), cursor.left)
 
     def encode(self) -> bytes:
+        """Encode name, want_reply and the rest."""
         return text(self.name) + (b"\1" if self.want_reply else b"\0") + self.extra
 
 
@@ -81,6 +88,7 @@ class Control:
         self._before_close = self._hash
 
     def add(self, number: int, body: bytes) -> None:
+        """Add a control message to the digest."""
         if number in (OPEN_CONFIRMATION, OPEN_FAILURE, DATA, EXTENDED):
             return
         if number == CLOSE:
@@ -90,6 +98,7 @@ class Control:
             self._before_close = self._hash
 
     def digests(self) -> set[str]:
+        """Return the digests with and without the CLOSE."""
         return {self._hash.hexdigest(), self._before_close.hexdigest()}
 
 

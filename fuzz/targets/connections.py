@@ -33,18 +33,22 @@ class Echo:
         """Now it can be written to."""
 
     def stream_refused(self, code: int, text: bytes) -> None:
+        """The peer has refused the channel."""
         self.stream_closed()
 
     def stream_data(self, data: bytes) -> None:
+        """Handle data of the channel."""
         if self.stream is not None and self.stream.pending < 1 << 20:
             self.stream.write(data)
             self.stream.write_error(data[:10])
 
     def stream_eof(self) -> None:
+        """The peer sends no more: send EOF, too."""
         if self.stream is not None:
             self.stream.write_eof()
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
+        """Answer a request on the channel."""
         if request.name == b"pty-req":
             m.PtyRequest.parse(request.extra)
         if request.name == b"close" and self.stream is not None:
@@ -53,10 +57,12 @@ class Echo:
         return request.name != b"no"
 
     def stream_drained(self, pending: int) -> None:
+        """Check the number of bytes that wait."""
         if pending < 0:
             raise Broken("less than nothing waits")
 
     def stream_closed(self) -> None:
+        """The channel is closed."""
         self.closed += 1
         if self.closed > 1:
             raise Broken("it closes once")
@@ -73,6 +79,7 @@ class Host:
         """Whoever made this has it."""
 
     def channel_requested(self, opening: IncomingOpen) -> None:
+        """Answer a channel open of the peer."""
         kind = opening.channel.kind
         if kind == b"session":
             echo = Echo()
@@ -87,6 +94,7 @@ class Host:
             opening.refuse(m.UNKNOWN_CHANNEL_TYPE, "no")
 
     def global_requested(self, request: IncomingRequest) -> None:
+        """Answer a global request of the peer."""
         self._late.append(request)
         if request.name != b"later":
             for waiting in self._late:
@@ -94,6 +102,7 @@ class Host:
             self._late.clear()
 
     def connection_stopped(self) -> None:
+        """The connection layer has stopped."""
         self.stopped += 1
 
 
@@ -121,12 +130,14 @@ class Connected(Linked):
         self._replies += 1
 
     def feed(self, data: bytes) -> bool:
+        """Give one input; return whether the session goes on."""
         goes_on = super().feed(data)
         if self._connection.channel_count > CHANNELS + 2:
             raise Broken(f"{self._connection.channel_count} channels")
         return goes_on
 
     def end(self) -> None:
+        """End the session, and check what must hold at its end."""
         super().end()
         if (self._replies, self._host.stopped, self._connection.channel_count) != (1, 1, 0):
             raise Broken(f"{self._replies} replies, stopped {self._host.stopped} times")
@@ -138,11 +149,13 @@ def on(number: int, channel: int, body: bytes = b"") -> bytes:
 
 
 def request(channel: int, name: bytes, extra: bytes = b"", want_reply: bool = True) -> bytes:
+    """Return a CHANNEL_REQUEST."""
     body = m.ChannelRequest(name=name, want_reply=want_reply, extra=extra).encode()
     return on(m.CHANNEL_REQUEST, channel, body)
 
 
 def opening(kind: bytes, extra: bytes = b"", window: int = 2 << 20) -> bytes:
+    """Return a CHANNEL_OPEN."""
     value = m.ChannelOpen(kind=kind, sender=7, window=window, max_packet=32768, extra=extra)
     return message(m.CHANNEL_OPEN, value.encode())
 

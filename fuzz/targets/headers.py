@@ -31,6 +31,7 @@ class Users(Factory):
         self.begun = 0
 
     def buildProtocol(self, addr: Any) -> Protocol:
+        """Return the protocol of a new connection (IProtocolFactory)."""
         self.begun += 1
         factory = self
 

@@ -27,6 +27,7 @@ SHORT = 256
 
 
 def message(number: int, payload: bytes = b"") -> bytes:
+    """Return a message with its number."""
     return bytes((number,)) + payload
 
 
@@ -66,6 +67,7 @@ class Linked:
         self._settle()
 
     def feed(self, data: bytes) -> bool:
+        """Give one input; return whether the session goes on."""
         self._inputs += 1
         for each in unpack(data):
             if each and not self._peer.is_over:
@@ -88,6 +90,7 @@ class Linked:
                 raise Broken(f"{len(line.unsent)} bytes have not been said")
 
     def end(self) -> None:
+        """End the session, and check what must hold at its end."""
         self._pair.clock.advance(600)
         self._pair.pump(ROUNDS)
         self._pair.cut()
@@ -106,4 +109,5 @@ class _Quiet(Ear):
 
 
 def packed(*sequences: Sequence[bytes]) -> list[bytes]:
+    """Return each sequence as one input."""
     return [pack(sequence) for sequence in sequences]

@@ -34,18 +34,24 @@ class Porter:
     """Takes every key, for what counts is the signature, which nobody can make; asks questions."""
 
     def methods(self, user: str) -> tuple[bytes, ...]:
+        """Return the methods that are allowed."""
         return (u.PUBLICKEY, u.KEYBOARD_INTERACTIVE)
 
     def none(self, user: str) -> Deferred[Identity]:
+        """Reject ``none``."""
         return fail(AccessDenied("Permission denied"))
 
     def accepts_key(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+        """Accept every key: no signature is valid."""
         return True
 
     def log_in_by_key(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+        """Report a bug: no login can succeed."""
         raise Broken("somebody has logged in")
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        """Ask, and reject every answer."""
+
         def answered(answers: tuple[str, ...]) -> Deferred[Identity]:
             if submethods == "again":
                 return ask(QUESTION).addCallback(answered)
@@ -88,9 +94,11 @@ class Pen:
         self._kind = kind
 
     def algorithm(self, accepted: frozenset[bytes] | None) -> bytes | None:
+        """Return the one algorithm of this key."""
         return self._kind
 
     def sign(self, data: bytes, algorithm: bytes) -> Deferred[bytes]:
+        """Return an invalid signature."""
         return succeed(string(algorithm) + string(bytes(64)))
 
 
@@ -125,6 +133,7 @@ class ToClient(Linked):
             raise Broken(f"it says {error.public!r}")
 
     def end(self) -> None:
+        """End the session, and check what must hold at its end."""
         super().end()
         if self._ends != 1:
             raise Broken(f"the login ended {self._ends} times")

@@ -146,6 +146,7 @@ class Between:
         """This has it."""
 
     def channel_requested(self, opening: IncomingOpen) -> None:
+        """Answer a channel open of the peer."""
         if opening.channel.kind != b"session":
             opening.refuse(UNKNOWN_CHANNEL_TYPE, "")
             return
@@ -162,6 +163,7 @@ class Between:
             session.open_target(self._target)
 
     def global_requested(self, request: IncomingRequest) -> None:
+        """Answer a global request of the peer."""
         self._target.request(request.name, request.extra, request.reply)
 
     def connection_stopped(self) -> None:
@@ -173,6 +175,7 @@ class Between:
     # --- the session of the fuzzer
 
     def feed(self, data: bytes) -> bool:
+        """Give one input; return whether the session goes on."""
         for each in unpack(data):
             if len(each) > 1:
                 connection = self._target if each[0] % 2 else self._user
@@ -185,6 +188,7 @@ class Between:
         return all(wire.disconnected is None for wire in self._wires)
 
     def end(self) -> None:
+        """End the session, and check what must hold at its end."""
         self._target.serviceStopped()
         self._user.serviceStopped()
         self._clock.advance(600)

@@ -31,6 +31,7 @@ class Agent:
         return result.check().text.splitlines() if result.code != 1 else []
 
     async def stop(self) -> None:
+        """End the agent."""
         await self.process.stop()
 
     async def _add(self, *arguments: str) -> Result:

@@ -36,6 +36,7 @@ class AuditMemory:
         self.broken: WriteFailed | None = None
 
     def emit(self, event: AuditEvent) -> None:
+        """Keep the event; raise ``broken`` if it is set."""
         if self.broken is not None:
             raise self.broken
         self.events.append(event)

@@ -15,6 +15,8 @@ from tests.support.process import Process
 
 
 class Header(TypedDict, total=False):
+    """The first line of an asciicast file."""
+
     version: int
     width: int
     height: int
@@ -36,6 +38,7 @@ class Cast:
 
     @property
     def sid(self) -> str:
+        """Return the session identifier."""
         return self.path.stem
 
     def text(self, code: str = "o") -> str:
@@ -43,6 +46,7 @@ class Cast:
         return "".join(data for _, what, data in self.events if what == code)
 
     def listed(self, code: str) -> list[str]:
+        """Return the data of all events with this code."""
         return [data for _, what, data in self.events if what == code]
 
 

@@ -25,6 +25,7 @@ class AccessMethod(Enum):
 
     @property
     def agent(self) -> bool:
+        """Tell whether the user has an agent."""
         return self is not AccessMethod.CERTIFICATE
 
 

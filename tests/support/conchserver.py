@@ -33,9 +33,11 @@ class Full(demo_target.Caller):
         self.subsystemLookup[b"sftp"] = filetransfer.FileTransferServer
 
     def getUserGroupId(self) -> tuple[int, int]:
+        """Return the ids of whom the server runs as (ISession)."""
         return os.getuid(), os.getgid()
 
     def getHomeDir(self) -> FilePath[str]:
+        """Return the home directory of whom the server runs as."""
         return FilePath(pwd.getpwuid(os.getuid()).pw_dir)
 
     def _runAsUser(self, what: Any, *arguments: Any, **named: Any) -> Any:
@@ -47,6 +49,7 @@ class Full(demo_target.Caller):
         return result
 
     def global_tcpip_forward(self, data: bytes) -> Any:
+        """Listen for a remote forward."""
         host, port = forwarding.unpackGlobal_tcpip_forward(data)
         connection = self.conn  # Conch sets it
         factory: Any = forwarding.SSHListenForwardingFactory(

@@ -22,12 +22,15 @@ class Process(Protocol):
     def freeze(self) -> None:
         """It answers nothing until it thaws."""
 
-    def thaw(self) -> None: ...
+    def thaw(self) -> None:
+        """Let a frozen process go on."""
 
-    def kill(self) -> None: ...
+    def kill(self) -> None:
+        """Kill the process."""
 
     @property
-    def is_alive(self) -> bool: ...
+    def is_alive(self) -> bool:
+        """Tell whether the process runs."""
 
 
 class FakeProcess:
@@ -41,13 +44,16 @@ class FakeProcess:
         self.is_alive = True
 
     def write(self, data: bytes) -> None:
+        """Write bytes (ITransport)."""
         self._requests += data
         self._clock.callLater(0, self._work)
 
     def closeStdin(self) -> None:
+        """Close the standard input of the process (IProcessTransport)."""
         self._clock.callLater(0, self.kill)
 
     def signalProcess(self, signalID: str) -> None:
+        """Send a signal to the process (IProcessTransport)."""
         assert signalID == "KILL"
         self._clock.callLater(0, self.kill)
 
@@ -62,13 +68,16 @@ class FakeProcess:
             self._protocol.outReceived(bytes((byte,)))
 
     def freeze(self) -> None:
+        """Stop the process without ending it."""
         self._frozen = True
 
     def thaw(self) -> None:
+        """Let a frozen process go on."""
         self._frozen = False
         self._clock.callLater(0, self._work)
 
     def kill(self) -> None:
+        """Kill the process."""
         if self.is_alive:
             self.is_alive = False
             self._protocol.processEnded(Failure(ProcessTerminated(signal=signal.SIGKILL)))
@@ -82,16 +91,20 @@ class RealProcess:
         self.pid: int = transport.pid
 
     def freeze(self) -> None:
+        """Stop the process without ending it."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
+        """Let a frozen process go on."""
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
+        """Kill the process."""
         os.kill(self.pid, signal.SIGKILL)
 
     @property
     def is_alive(self) -> bool:
+        """Tell whether the process runs."""
         return self._transport.pid is not None
 
 
@@ -107,9 +120,11 @@ class Processes:
         self.freezes = False
 
     def seconds(self) -> float:
+        """Return the time (IReactorTime)."""
         return self._clock.seconds()
 
     def callLater(self, delay: float, what: Callable[..., object], /, *args: object) -> DelayedCall:
+        """Schedule a call (IReactorTime)."""
         return self._clock.callLater(delay, what, *args)
 
     def spawnProcess(
@@ -119,6 +134,7 @@ class Processes:
         args: list[str],
         env: Mapping[str, str],
     ) -> Any:
+        """Start a process (IReactorProcess)."""
         if self.refuses:
             self.refuses -= 1
             raise BlockingIOError(11, "Resource temporarily unavailable")

@@ -32,4 +32,5 @@ class Keyboard:
 
     @property
     def prompts(self) -> list[str]:
+        """Return the prompts that were shown so far."""
         return self._prompts.read_text().splitlines()

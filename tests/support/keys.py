@@ -21,6 +21,7 @@ class Key:
 
     @property
     def public(self) -> Path:
+        """Return the path of the public key."""
         return self.path.with_name(self.path.name + ".pub")
 
     @property

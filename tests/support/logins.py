@@ -48,6 +48,7 @@ def _key(kind: str, number: int) -> Key:
 
 
 def authority(number: int = 0) -> Ed25519Authority:
+    """Return an authority; the same one for the same number."""
     return _authority(number)
 
 
@@ -82,6 +83,7 @@ def user_certificate(
 
 
 def signer(kind: str = "ed25519", number: int = 0, *, certified: bool = False, label: str = "") -> KeySigner:
+    """Return a signer with this key, with a certificate if it is ``certified``."""
     private = key(kind, number)
     certificate = user_certificate(private) if certified else None
     return KeySigner(private, label=label or f"key {kind} {number}", certificate=certificate)
@@ -98,12 +100,15 @@ class ConnectionService(SSHService):
         self.received: list[tuple[int, bytes]] = []
 
     def serviceStarted(self) -> None:
+        """Begin (SSHService)."""
         self.started += 1
 
     def serviceStopped(self) -> None:
+        """End (SSHService)."""
         self.stopped += 1
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        """Handle a message of this service (SSHService)."""
         self.received.append((messageNum, packet))
 
 
@@ -120,23 +125,28 @@ class Wire:
 
     @property
     def sessionID(self) -> bytes | None:
+        """Return the session identifier of the first key exchange."""
         return self._session_id
 
     def sendPacket(self, messageType: int, payload: bytes) -> None:
+        """Keep a message that is sent."""
         assert self.disconnected is None, "nothing follows a DISCONNECT"
         self.events.append((messageType, payload))
         self.outbox.append((messageType, payload))
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:
+        """Keep a DISCONNECT that is sent."""
         if self.disconnected is None:
             self.events.append(("disconnect", reason, desc))
             self.disconnected = reason
             self.stop()
 
     def sendUnimplemented(self) -> None:
+        """Count an UNIMPLEMENTED that is sent."""
         self.unimplemented += 1
 
     def setService(self, service: SSHService) -> None:
+        """Start a service in place of the current one."""
         self.stop()
         self.service = service
         service.transport = self  # type: ignore[assignment]
@@ -150,6 +160,7 @@ class Wire:
             service.serviceStopped()
 
     def deliver(self, number: int, payload: bytes) -> None:
+        """Pass a message to the current service."""
         if self.service is not None:
             self.service.packetReceived(number, payload)
 
@@ -174,21 +185,26 @@ class Porter:
         self.conversation: Callable[[str, str, Ask], Deferred[Identity]] | None = None
 
     def methods(self, user: str) -> tuple[bytes, ...]:
+        """Return the methods that are allowed."""
         return self.can
 
     def none(self, user: str) -> Deferred[Identity]:
+        """Log in by ``none``."""
         self.calls.append(("none", user))
         return self._answer(user, user in self.free)
 
     def accepts_key(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+        """Tell whether a key may be used."""
         self.calls.append(("offered", user))
         return blob in self.keys.get(user, ())
 
     def log_in_by_key(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+        """Log in by a key whose signature is valid."""
         self.calls.append(("proved", user))
         return self._answer(user, blob in self.keys.get(user, ()))
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        """Log in by ``conversation``."""
         self.calls.append(("keyboard-interactive", user))
         assert self.conversation is not None
         return self.conversation(user, submethods, ask)
@@ -206,6 +222,7 @@ class Porter:
 
 
 def identity(user: str) -> Identity:
+    """Return the identity of a user who has logged in by a key."""
     return Identity(user=user, method="publickey")
 
 
@@ -245,6 +262,7 @@ class Server:
 
     @property
     def logged_in(self) -> bool:
+        """Tell whether a user has logged in."""
         return bool(self.identities)
 
     def ask(self, payload: bytes, number: int = u.REQUEST) -> list[tuple[int, bytes]]:
@@ -254,14 +272,17 @@ class Server:
         return self.wire.take()
 
     def numbers(self, payload: bytes, number: int = u.REQUEST) -> list[int]:
+        """Send a message; return the numbers of the replies."""
         return [answer for answer, _ in self.ask(payload, number)]
 
 
 def request(user: str, method: bytes, rest: bytes = b"", service: bytes = u.CONNECTION) -> bytes:
+    """Return the payload of a USERAUTH_REQUEST."""
     return string(user.encode()) + string(service) + string(method) + rest
 
 
 def none(user: str = "joe") -> bytes:
+    """Return the payload of a request for ``none``."""
     return request(user, u.NONE)
 
 
@@ -277,6 +298,7 @@ def offer(user: str, by: Signer, *, algorithm: bytes | None = None, host_key: by
 
 
 def algorithm_of(by: Signer) -> bytes:
+    """Return the first algorithm of a signer."""
     algorithm = by.algorithm(None)
     assert algorithm is not None
     return algorithm

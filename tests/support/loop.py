@@ -18,14 +18,17 @@ class Wire:
         self.unimplemented = 0
 
     def sendPacket(self, messageType: int, payload: bytes) -> None:
+        """Keep a message that is sent."""
         if self.disconnected is None:
             self.sent.append((messageType, payload))
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:
+        """Keep a DISCONNECT that is sent."""
         if self.disconnected is None:
             self.disconnected = (reason, desc)
 
     def sendUnimplemented(self) -> None:
+        """Count an UNIMPLEMENTED that is sent."""
         self.unimplemented += 1
 
 
@@ -41,12 +44,15 @@ class Handler:
         """The test has it already."""
 
     def channel_requested(self, opening: IncomingOpen) -> None:
+        """Keep a channel open."""
         self.openings.append(opening)
 
     def global_requested(self, request: IncomingRequest) -> None:
+        """Keep a global request."""
         self.requests.append(request)
 
     def connection_stopped(self) -> None:
+        """Count the end of the connection."""
         self.stopped += 1
 
 
@@ -57,15 +63,19 @@ class Receiver:
         self.heard: list[tuple[Any, ...]] = []
 
     def opened(self, window: int, max_packet: int, extra: bytes) -> None:
+        """Keep the confirmation of an open."""
         self.heard.append(("opened", window, max_packet, extra))
 
     def refused(self, code: int, text: bytes) -> None:
+        """Keep the refusal of an open."""
         self.heard.append(("refused", code, text))
 
     def received(self, message: int, body: bytes) -> None:
+        """Keep a message of the channel."""
         self.heard.append((message, body))
 
     def lost(self) -> None:
+        """Keep that the connection was lost."""
         self.heard.append(("lost",))
 
 
@@ -80,6 +90,7 @@ class Loop:
             connection.serviceStarted()
 
     def pump(self) -> None:
+        """Deliver messages until none is left."""
         pairs = ((self.left_wire, self.right), (self.right_wire, self.left))
         while any(wire.sent for wire, _ in pairs):
             for wire, there in pairs:
@@ -88,4 +99,5 @@ class Loop:
 
 
 def request_body(name: bytes, want_reply: bool = False, extra: bytes = b"") -> bytes:
+    """Return the body of a channel request."""
     return m.ChannelRequest(name=name, want_reply=want_reply, extra=extra).encode()

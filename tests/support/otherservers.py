@@ -119,6 +119,7 @@ async def _serve_asyncssh(port: int, host_key: str, authorized: str) -> None:
 
 
 def asyncssh_server(port: int, host_key: str, authorized: str) -> None:
+    """Run a server made with asyncssh."""
     asyncio.run(_serve_asyncssh(port, host_key, authorized))
 
 
@@ -201,6 +202,7 @@ def _pump(read: Callable[[], bytes], write: Callable[[bytes], object]) -> None:
 
 
 def paramiko_server(port: int, host_key: str, authorized: str) -> None:
+    """Run a server made with paramiko."""
     key = paramiko.Ed25519Key.from_private_key_file(host_key)
     with socket.create_server(("127.0.0.1", port)) as listener:
         print("listening", flush=True)
@@ -216,6 +218,7 @@ SERVERS = {"asyncssh": asyncssh_server, "paramiko": paramiko_server}
 
 
 def main(kind: str, port: str, host_key: str, authorized: str) -> None:
+    """Run the server of this kind."""
     SERVERS[kind](int(port), host_key, authorized)
 
 

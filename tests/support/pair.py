@@ -35,12 +35,15 @@ class Ear(SSHService):
         self.on_packet: Callable[[int, bytes], None] = lambda number, payload: None
 
     def serviceStarted(self) -> None:
+        """Begin (SSHService)."""
         self.started += 1
 
     def serviceStopped(self) -> None:
+        """End (SSHService)."""
         self.stopped += 1
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        """Handle a message of this service (SSHService)."""
         self.heard.append((messageNum, packet))
         self.on_packet(messageNum, packet)
 
@@ -58,34 +61,43 @@ class Line:
         self.paused = False
 
     def pauseProducing(self) -> None:
+        """Stop until ``resumeProducing`` (IPushProducer)."""
         self.paused = True
 
     def resumeProducing(self) -> None:
+        """Go on (IPushProducer)."""
         self.paused = False
 
     def write(self, data: bytes) -> None:
+        """Write bytes (ITransport)."""
         assert isinstance(data, bytes)
         if not self.closing:
             self.unsent += data
 
     def loseConnection(self) -> None:
+        """Close when all is written (ITransport)."""
         self.closing = True
 
     def abortConnection(self) -> None:
+        """Close at once (ITransport)."""
         self.closing = self.aborted = True
         self.unsent.clear()
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Remember the producer (ITransport)."""
         assert streaming
         self.producer = producer
 
     def unregisterProducer(self) -> None:
+        """Forget the producer (ITransport)."""
         self.producer = None
 
     def getPeer(self) -> str:
+        """Return the address of the peer (ITransport)."""
         return "peer"
 
     def getHost(self) -> str:
+        """Return the own address (ITransport)."""
         return "host"
 
 
@@ -139,6 +151,7 @@ class Pair:
             self.connect()
 
     def connect(self) -> None:
+        """Connect the two transports."""
         self.server.makeConnection(self.server_line)  # type: ignore[no-untyped-call]
         self.client.makeConnection(self.client_line)  # type: ignore[no-untyped-call]
 

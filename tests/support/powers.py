@@ -27,6 +27,8 @@ class Later:
         self.cancelled = 0
 
     def __call__(self, modulus: int, exponent: int, bases: tuple[int, ...]) -> Deferred[tuple[int, ...]]:
+        """Queue a request."""
+
         def cancel(answer: Deferred[tuple[int, ...]]) -> None:
             self.waiting.remove((answer, request))
             self.cancelled += 1
@@ -64,10 +66,13 @@ class Run:
         self._run = new_kex_method(name, at_once)
 
     def offer(self) -> bytes:
+        """Return the first value."""
         return result_of(self._run.offer())
 
     def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
+        """Return the second value, and the shared secret."""
         return result_of(self._run.accept(theirs))
 
     def complete(self, theirs: bytes) -> bytes:
+        """Return the shared secret."""
         return result_of(self._run.complete(theirs))

@@ -59,10 +59,12 @@ class Result:
 
     @property
     def text(self) -> str:
+        """Return the standard output as text."""
         return self.stdout.decode()
 
     @property
     def errors(self) -> str:
+        """Return the standard error as text."""
         return self.stderr.decode(errors="replace")
 
     def __str__(self) -> str:
@@ -145,9 +147,11 @@ class Process:
     # -- what the program says
 
     def heard(self, descriptor: int, data: bytes) -> None:
+        """Keep output."""
         (self.stderr if descriptor == 2 else self.stdout).extend(data)
 
     def ended(self, reason: Failure) -> None:
+        """Keep how the process ended, and tell everyone who waits."""
         self._failure = reason
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
@@ -157,6 +161,7 @@ class Process:
 
     @property
     def running(self) -> bool:
+        """Tell whether the process, or something that has its output, still runs."""
         return self._failure is None
 
     def write(self, data: bytes) -> None:
@@ -164,6 +169,7 @@ class Process:
         self._transport.write(data)
 
     def close_input(self) -> None:
+        """Close its standard input."""
         self._transport.closeStdin()  # type: ignore[no-untyped-call]
 
     def resize(self, columns: int, rows: int) -> None:

@@ -103,6 +103,7 @@ class Proxy:
 
     @property
     def log(self) -> str:
+        """Return what the process has printed."""
         assert self.process is not None
         return self.process.stdout.decode(errors="replace") + self.process.stderr.decode(errors="replace")
 
@@ -131,6 +132,7 @@ class Proxy:
             await self.process.stop(number)
 
     async def restart(self, number: int = signal.SIGTERM) -> None:
+        """Stop it, then start it."""
         await self.stop(number)
         await self.start()
 
@@ -156,6 +158,7 @@ class Proxy:
         return sorted(self.recordings_directory.rglob("*.cast"), key=lambda path: path.stem)
 
     def sids(self) -> frozenset[str]:
+        """Return the session identifiers of all recordings."""
         return frozenset(path.stem for path in self.casts())
 
     async def finished(
@@ -173,6 +176,7 @@ class Proxy:
         )
 
     async def finished_one(self, *, after: frozenset[str] = frozenset()) -> Cast:
+        """Wait until one recording has its manifest."""
         (recording,) = await self.finished(1, after=after)
         return recording
 

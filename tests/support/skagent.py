@@ -29,6 +29,7 @@ class SkAgent(FakeAgent):
         self._counter = 0
 
     def answer(self, message: bytes) -> bytes | None:
+        """Return the reply to a message; sign as a hardware key does."""
         if message[0] != a.SIGN_REQUEST:
             return super().answer(message)
         self.requests.append(message[0])

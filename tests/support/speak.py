@@ -11,6 +11,7 @@ import sys
 
 
 def main(kind: str, *address: str) -> None:
+    """Connect to the address, and print what the server sends first."""
     if kind == "unix":
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(address[0])

@@ -30,6 +30,7 @@ class Sshd:
 
     @property
     def log(self) -> str:
+        """Return what the server has printed."""
         return self.process.stderr.decode(errors="replace")
 
     def known_as(self, *names: str) -> str:
@@ -41,6 +42,7 @@ class Sshd:
         )
 
     async def stop(self) -> None:
+        """End the server."""
         await self.process.stop()
 
 

@@ -39,6 +39,7 @@ class Stage:
         self._ends.append(end)
 
     def unique(self, name: str) -> str:
+        """Return the name with the next number."""
         self._count += 1
         return f"{name}{self._count}"
 
@@ -55,6 +56,7 @@ class Stage:
         return process
 
     async def key(self, name: str = "key", kind: str = "ed25519") -> Key:
+        """Make a key pair."""
         return await make_key(self.path(f"keys/{self.unique(name)}"), kind)
 
     async def sshd(
@@ -81,6 +83,7 @@ class Stage:
         return sshd
 
     async def agent(self, *keys: Key) -> Agent:
+        """Start an agent with these keys."""
         agent = await start_agent(self.short / self.unique("agent"), *keys)
         self.at_end(agent.stop)
         return agent

@@ -26,6 +26,7 @@ class Tmux:
         return result.check().text
 
     async def begin(self, directory: Path, env: Mapping[str, str]) -> None:
+        """Start a shell in a new terminal."""
         size = ("-x", str(self.columns), "-y", str(self.rows))
         # A prompt, and no more: no history, no files of the user's.
         shell = "exec env PS1='ready$ ' sh"

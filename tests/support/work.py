@@ -24,6 +24,7 @@ class Work:
 
     @property
     def total(self) -> int:
+        """Return lines and letters together."""
         return self.lines + self.letters
 
 
