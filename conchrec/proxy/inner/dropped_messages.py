@@ -58,7 +58,9 @@ class DroppedMessages:
         """Count a message of the ``sender`` (user or target); returns its kind."""
         key = (message, reason, sender)
         if key not in self._kinds and len(self._kinds) >= DROPPED_KINDS:
-            reason = Reason(ReasonCode.FURTHER_REASONS, f"other reasons, after {DROPPED_KINDS}")
+            reason = Reason(
+                ReasonCode.FURTHER_REASONS, f"various reasons: more than {DROPPED_KINDS} kinds of messages"
+            )
             key = (message, reason, sender)
         kind = self._kinds.get(key)
         if kind is None:

@@ -114,7 +114,9 @@ class InnerLogin:
         access, upstream = self._access, self.upstream
         if not self._has_questions or upstream is None:
             raise AccessDenied(
-                "Permission denied", "keyboard-interactive before a key", code=ReasonCode.KEY_REQUIRED
+                "Permission denied",
+                "the client requested keyboard-interactive before it proved a key",
+                code=ReasonCode.KEY_REQUIRED,
             )
         while not self._has_begun and access.denied is None:
             step = self._next_step()
