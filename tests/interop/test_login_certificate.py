@@ -454,6 +454,9 @@ async def test_signs_hardware_key(house: House, kind: str) -> None:
     assert field(text, "Public key")[0].startswith(f"{kind.upper()}-CERT SHA256:")
 
 
+INVALID = "invalid public key on standard input"
+
+
 async def test_refuses_invalid_public_keys(house: House) -> None:
     stage = house.stage
     key, small = await stage.key(), stage.path("small")
@@ -465,11 +468,11 @@ async def test_refuses_invalid_public_keys(house: House) -> None:
         (b"", "expected one public key on standard input, got 0: use sign < key.pub"),
         (b"\xff\x00", "invalid public key on standard input: must be one line like ssh-ed25519 AAAA\u2026 "),
         (b"what\x1b[2J is this\n", "invalid public key on standard input"),
-        (key.path.read_bytes(), "that is a private key"),
+        (key.path.read_bytes(), f"{INVALID}: this is a private key"),
         (f"{key.line}\n{key.line}\n".encode(), "expected one public key on standard input, got 2"),
         (f'from="10.0.0.1" {key.line}\n'.encode(), "invalid public key on standard input"),
-        (certified.certificate.read_bytes(), "that is a certificate"),
-        (Path(f"{small}.pub").read_bytes(), "an RSA key of 1024 bits is not taken"),
+        (certified.certificate.read_bytes(), f"{INVALID}: this is a certificate"),
+        (Path(f"{small}.pub").read_bytes(), f"{INVALID}: an RSA key of 1024 bits is not accepted"),
         (b"x" * 70_000, "standard input is too long: at most 64 KiB"),
     ):
         result = await client.ssh("proxy", "sign", stdin=stdin)

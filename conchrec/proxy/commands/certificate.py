@@ -212,7 +212,8 @@ def _single_key(sent: bytes) -> bytes:
     try:
         keys = parse_authorized_keys(text, "stdin")
     except ConfigErrors as errors:
-        raise CommandRefused(errors.errors[0].problem) from None
+        problem = errors.errors[0].problem
+        raise CommandRefused(f"invalid public key on standard input: {problem}") from None
     if len(keys) != 1:
         raise CommandRefused(
             f"expected one public key on standard input, got {len(keys)}: use sign < key.pub"
