@@ -1,9 +1,8 @@
-"""Files are written as a whole, read if they are files at all, and watched for changes.
+"""Writes files atomically, reads regular files only, and detects changed files.
 
-``write_atomic`` and ``NewFile`` replace a file; all files but those that only grow are written by them.
-``open_regular`` and ``read_regular`` are for files in a directory that other accounts may be able to write
-to.
-``FileStamp`` tells whether a file was changed since it was read.
+``write_atomic`` and ``NewFile`` replace a file; they write all files but those that only grow.
+``open_regular`` and ``read_regular`` are for files in a directory to which other accounts may be able to
+write. ``FileStamp`` shows whether a file was changed since it was read.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from conchrec.ownership import create
 
 
 class NewFile:
-    """A file that is written under another name beside its place, and takes the place by ``commit``.
+    """A file that is written under a temporary name and gets its final name by ``commit``.
 
-    Whoever reads the place meanwhile, or after a crash, finds the old file as it was. A context manager:
-    what was not committed at the end is removed.
+    Other programs see the old file until then, also after a crash. A context manager: a file that was not
+    committed is removed at the end.
     """
 
     def __init__(
         self, path: str | Path, mode: int = 0o600, *, dir_fd: int | None = None, replaces: bool = True
     ) -> None:
-        """Make it, empty, with at most this mode (the umask counts). ``path`` may be relative to ``dir_fd``.
+        """Create the empty file with at most this mode (the umask applies).
 
-        One process at a time may replace a file, because all use the name ``NAME.new``; what a crash left
-        there is removed. Without ``replaces``, ``commit`` fails if the file exists, and each caller has a
-        temporary name of its own. Raises OSError.
+        ``path`` may be relative to ``dir_fd``. Only one process at a time may replace a file, because all
+        use the name ``NAME.new``; a file that a crash left there is removed. Without ``replaces``,
+        ``commit`` fails if the file exists, and each caller has a temporary name of its own. Raises OSError.
         """
         directory, name = os.path.split(path)
         self._path = path
@@ -54,7 +53,7 @@ class NewFile:
         """Takes the contents; the caller may lock it."""
 
     def commit(self, *, durable: bool = True) -> None:
-        """Put the file in its place; it stays open. Raises OSError, and FileExistsError without ``replaces``.
+        """Give the file its final name; it stays open. Raises OSError; without ``replaces``, FileExistsError.
 
         With ``durable`` the contents are on the disk before that. The directory's entry is not:
         ``sync_directory``. Blocks.
@@ -69,7 +68,7 @@ class NewFile:
             os.link(self._partial, self._path, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
 
     def close(self) -> None:
-        """Close the file, and remove it where it was not committed."""
+        """Close the file, and remove it if it was not committed."""
         try:
             self.file.close()
         finally:
@@ -92,7 +91,7 @@ class NewFile:
 
 
 def write_atomic(path: Path, contents: bytes, mode: int = 0o600) -> None:
-    """Replace a file as a whole: after a crash it has the old contents or the new ones.
+    """Replace a file atomically: after a crash it has either the old contents or the new ones.
 
     The contents and the directory entry are on the disk afterwards. Blocks. Raises OSError.
     """
@@ -103,7 +102,7 @@ def write_atomic(path: Path, contents: bytes, mode: int = 0o600) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """The entries of a directory are on the disk afterwards. Blocks. Raises OSError."""
+    """Write the entries of a directory to the disk. Blocks. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -131,9 +130,9 @@ def read_regular(path: str | Path, limit: int, *, dir_fd: int | None = None) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStamp:
-    """Which file it is, and when it was changed: another stamp means that it must be read again.
+    """The identity and the times of a file: with another stamp, the file must be read again.
 
-    ``changed`` is the time that no program can set (ctime): who puts the old ``modified`` back is found.
+    ``changed`` is the ctime, which no program can set: it shows a change also if ``modified`` was restored.
     """
 
     inode: int

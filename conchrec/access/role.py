@@ -13,11 +13,11 @@ from conchrec.access.time_windows import Window
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """One role. What is empty allows nobody; ``source`` and ``times`` may be None: from anywhere, always.
+    """One role. An empty tuple allows nobody; ``source`` and ``times`` may be None: from anywhere, always.
 
-    ``direct``: certificates of its users name its logins (``access.grants``). ``expires`` is aware.
-    ``lines`` are those of the file, by setting (``logins``, ``deny.logins``, ``options.times``; ``""`` is the
-    role itself).
+    The order of the fields says where the file has them: those after ``options`` are among its options.
+    ``expires`` is aware. ``lines`` has the line of each setting (``logins``, ``deny.logins``,
+    ``options.times``; ``""`` is the role itself).
     """
 
     name: str
@@ -46,6 +46,9 @@ class Role:
     """
     options: RoleOptions = field(default_factory=RoleOptions)
     """What a user may do at these targets."""
+    direct: bool = False
+    """Whether certificates from `login` and `sign` name the logins of this role. With such a certificate,
+    users reach every target that trusts the user CA without the proxy, and unrecorded."""
     source: tuple[IPNetwork, ...] | None = None
     """The addresses and networks from which this role counts. The default is anywhere.
 
@@ -61,11 +64,8 @@ class Role:
 
     Example: 2030-01-01
     """
-    direct: bool = False
-    """Whether certificates from `login` and `sign` name the logins of this role. With such a certificate,
-    users reach every target that trusts the user CA without the proxy, and unrecorded."""
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def line(self, setting: str) -> int:
-        """Of the setting, or else of the role; 0 where it is in no file."""
+        """The line of the setting, else that of the role; 0 if it is in no file."""
         return self.lines.get(setting, self.lines.get("", 0))

@@ -1,4 +1,4 @@
-"""What the dataclasses of ``config.model`` say of the keys of a section: their names, and their readers."""
+"""Derives the keys of a section, and how each is read, from the dataclasses of ``config.model``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 
 WAITS_FOR_START: Mapping[str, object] = {"at_start": True}
-"""Metadata of a setting that is bound to sockets, files, keys or names that are opened or made at the start:
-a change waits for the next one."""
+"""Metadata of a setting whose change takes effect only at the next start: it belongs to sockets, files, keys
+or names that are opened or created at a start."""
 SIZE: Mapping[str, object] = {"size": True}
 """Metadata of a number of bytes: ``500MiB``."""
 
@@ -40,13 +40,16 @@ def names_in_file(item: Field[Any]) -> tuple[str, ...]:
 
 
 def at_start(kind: type[DataclassInstance]) -> frozenset[str]:
-    """The settings that wait for the next start."""
+    """The settings whose change waits for the next start."""
     return frozenset(item.name for item in fields(kind) if item.metadata.get("at_start"))
 
 
 def read_fields(section: Section, kind: type[T], **given: object) -> T:
-    """The value of a section. What is not ``given`` is read by the type of its default, which counts where
-    the key is missing. ``least`` and ``most`` in the metadata bound a number."""
+    """The value of a section.
+
+    Fields that are not ``given`` are read by the type of their default, which is used where the key is
+    missing. ``least`` and ``most`` in the metadata limit a number.
+    """
     read = {item.name: _read(section, item) for item in fields(kind) if item.name not in given}
     return kind(**given, **read)
 

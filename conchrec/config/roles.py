@@ -18,14 +18,21 @@ from conchrec.access.options import SHORTHANDS, SWITCHES, TABLE, Mfa, Record, Ro
 from conchrec.access.patterns import HostPattern, IPNetwork, parse_network
 from conchrec.access.role import Role
 from conchrec.access.time_windows import Window, parse_moment
+from conchrec.config.fields import keys
 from conchrec.config.model import TargetRule
 from conchrec.yaml_cursor import Section, YamlText, nearest
 
 T = TypeVar("T")
 
-ROLE = ("logins", "hosts", "deny", "options")
-DENY = ("hosts", "logins")
-OPTIONS = (*(row.name for row in TABLE), "direct", "source", "times", "expires")
+_FIELDS = keys(Role, "name", "lines")
+_DENY = "deny_"
+#: The keys of a role, of its ``deny`` and of its ``options``. The fields of Role before ``options`` have own
+#: keys, those with ``deny_`` are in ``deny``, and those after ``options`` are among the options.
+ROLE = (
+    *(name for name in _FIELDS[: _FIELDS.index("options")] if not name.startswith(_DENY)), "deny", "options",
+)  # fmt: skip
+DENY = tuple(name.removeprefix(_DENY) for name in _FIELDS if name.startswith(_DENY))
+OPTIONS = (*(row.name for row in TABLE), *_FIELDS[_FIELDS.index("options") + 1 :])
 GROUP, LABEL = "group:", "label:"
 UNTIL = "until"
 
