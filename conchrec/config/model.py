@@ -1,6 +1,6 @@
-"""What a configuration is: frozen values that mirror the keys of ``config.yaml``, with their defaults.
+"""The configuration as frozen values that mirror the keys of ``config.yaml``, with their defaults.
 
-``conchrec.config.loader`` reads them from YAML. Whoever needs one gets it handed in.
+``conchrec.config.loader`` reads them from YAML. They are passed to the objects that need them.
 """
 
 from __future__ import annotations
@@ -430,7 +430,7 @@ class Config:
 
     @property
     def policy(self) -> Policy:
-        """Without locks, which are not in the file."""
+        """The policy, without locks, which are not in the file."""
         ends = {(user.name, role): end for user in self.users.values() for role, end in user.ends.items()}
         return Policy(roles=self.roles, ends=ends)
 

@@ -1,7 +1,7 @@
-"""``twistd conchrec``."""
+"""The plugin for ``twistd conchrec``."""
 
 from twisted.application.service import ServiceMaker
 
 conchrec = ServiceMaker(
-    "conchrec", "conchrec.tap", "An SSH proxy that records sessions as asciicasts.", "conchrec"
+    "conchrec", "conchrec.tap", "An SSH proxy that records sessions.", "conchrec"
 )
