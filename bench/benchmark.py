@@ -74,7 +74,7 @@ class Run:
     stage: Stage
     effort: Effort
     say: Callable[[str], None]
-    """Where it is, for whoever watches."""
+    """Say where it is, on the screen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from bench.benchmark import KIB, Benchmark, Effort, Measured, Run
 from bench.echo import COMMAND, PAUSE, READY
 from bench.figures import Bar, Figure, at_most, percentile
 from bench.hostile_client import STRANGERS
-from bench.hostile_plan import Plan
+from bench.hostile_plan import NOTES, Plan
 from bench.hostile_target import FLOODS
 from bench.scene import HOST, Route, Scene, make_scene
 from bench.terminal import Terminal
@@ -205,7 +205,7 @@ def log_in(route: Route, *command: str) -> float:
 
 
 #: What a bystander has by a route, on the terminal that is open there.
-DuringFlood = Callable[[Route, Terminal, Row], Deferred[Sample]]
+FloodTask = Callable[[Route, Terminal, Row], Deferred[Sample]]
 
 
 class Floods:
@@ -385,7 +385,7 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
     if not effort.only or set(effort.only) & {hoard.kind for hoard in HOARDS}:
         figures_of_rows += [await _memory(floods, hoard) for hoard in HOARDS]
 
-    def during_flood(route: Route, terminal: Terminal, row: Row) -> Deferred[Sample]:
+    def run_beside_flood(route: Route, terminal: Terminal, row: Row) -> Deferred[Sample]:
         looks = effort.flood_logins if row.looks else 0
         return in_thread(partial(watch, terminal, route, effort.flood, effort.flood_logins, looks))
 
@@ -396,7 +396,7 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
         for number, row in enumerate(rows):
             run.say(f"{row.name} ({number + 1} of {len(rows)})")
             try:
-                figures, rates = await _row(floods, row, terminals, during_flood, effort)
+                figures, rates = await _row(floods, row, terminals, run_beside_flood, effort)
             except (AssertionError, TookTooLong) as error:
                 # The other rows took minutes: they are not lost.
                 figures, rates = [_failed(row)], [f"{row.name}: {error}"]
@@ -409,13 +409,13 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
 
 
 async def _row(
-    floods: Floods, row: Row, terminals: Mapping[str, Terminal], during_flood: DuringFlood, effort: Effort
+    floods: Floods, row: Row, terminals: Mapping[str, Terminal], run_beside_flood: FloodTask, effort: Effort
 ) -> tuple[list[Figure], list[str]]:
     """The figures of one flood, and how many messages it sent."""
     scene = floods.scene
     samples: dict[str, Sample] = {}
     rates: list[str] = []
-    idle = await during_flood(scene.ours, terminals[scene.ours.name], row)
+    idle = await run_beside_flood(scene.ours, terminals[scene.ours.name], row)
     lock = 0.0
     for route in scene.routes:
         if route is scene.yardstick and (effort.gate or not row.at_sshd):
@@ -424,7 +424,7 @@ async def _row(
         await flood.says("flooding\n")
         await floods.begins(row)
         before = time.monotonic()
-        samples[route.name] = await during_flood(route, terminals[route.name], row)
+        samples[route.name] = await run_beside_flood(route, terminals[route.name], row)
         took = time.monotonic() - before
         if route is scene.ours:
             lock = await _lock(floods, row, flood)
@@ -488,15 +488,6 @@ def open_terminal(route: Route) -> Terminal:
         terminal.key()
     return terminal
 
-
-NOTES = (
-    "must: what the same bystander had right before the flood, three times and 5 ms more for a key, twice and"
-    " half a second more for a login; a lock ends the flooding user's connection within 2 s",
-    "the yardstick is a stock sshd as jump host under the same flood, with a process for each connection;"
-    " all programs share this machine's cores; the flooding client and its target have one core and a low"
-    " priority, for in use they are other machines",
-    "the proxy has `algorithms: compatible`; its revocations are 5,000 serials",
-)
 
 HOSTILE = Benchmark(
     name="hostile", about="a bystander's keys and logins while somebody floods the proxy", run=_hostile

@@ -18,7 +18,7 @@ from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN
 from tests.support.waiting import reactor
 
-#: Sessions before the first look: what a process needs once, whoever comes.
+#: Sessions before the first look: what a process needs once, for any user.
 FIRST = 20
 #: Of one step, however slow the machine.
 PATIENCE = 1800.0

@@ -17,7 +17,7 @@ from twisted.logger import globalLogBeginner
 
 from fuzz import guided
 from fuzz.channels import command
-from fuzz.harness import Found, fuzz, replay
+from fuzz.harness import BugFound, fuzz, replay
 from fuzz.limits import Broken, Stuck
 from fuzz.target import Target
 from fuzz.targets import TARGETS
@@ -73,11 +73,11 @@ def _fuzzed(target: Target, runs: int, seed: int) -> int:
     again = f"python -m fuzz {target.name} --runs {runs} --seed {seed}"
     try:
         result = fuzz(target, runs=runs, seed=seed, progress=progress)
-    except Found as found:
-        cause = found.__cause__
+    except BugFound as bug:
+        cause = bug.__cause__
         assert cause is not None
-        print(f"\n{''.join(traceback.format_exception(cause))}\n{found}, seed {seed}\n")
-        print(f"python -m fuzz {target.name} --input {found.data.hex()}\n{again}", flush=True)
+        print(f"\n{''.join(traceback.format_exception(cause))}\n{bug}, seed {seed}\n")
+        print(f"python -m fuzz {target.name} --input {bug.data.hex()}\n{again}", flush=True)
         return 1
     except Broken as broken:
         print(f"\n{target.name}: {broken}\n{again}", flush=True)

@@ -15,7 +15,7 @@ LOOKS = 20
 ATTEMPTS = 200
 
 
-class Found(Exception):
+class BugFound(Exception):
     """``data`` makes a new session of ``target`` fail, or did so once; its cause is the ``__cause__``."""
 
     def __init__(self, target: str, data: bytes, number: int) -> None:
@@ -42,7 +42,7 @@ def fuzz(
     limits: Limits = LIMITS,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Result:
-    """Try ``runs`` inputs. Raises Found; Broken, of its memory, where no one input is to blame."""
+    """Try ``runs`` inputs. Raises BugFound; Broken, of its memory, where no one input is to blame."""
     mutator = Mutator(f"{target.name} {seed}", target.corpus(), packed=target.packed)
     memory = Memory(limits)
     begin = time.monotonic()
@@ -61,10 +61,10 @@ def fuzz(
                         break
                 run.end()
             except Stuck as stuck:
-                raise Found(target.name, b"".join(history), done + len(history)) from stuck
+                raise BugFound(target.name, b"".join(history), done + len(history)) from stuck
             except Exception as error:
                 data = _shortened(target, history, limits)
-                raise Found(target.name, data, done + len(history)) from error
+                raise BugFound(target.name, data, done + len(history)) from error
             before, done = done, done + len(history)
             # What is kept for ever is there after the first tenth.
             if done // every != before // every and done >= runs // 10:

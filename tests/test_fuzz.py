@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from conchrec.errors import RemoteViolation
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import Malformed, Reader, string, uint32
-from fuzz.harness import Found, Result, fuzz, replay
+from fuzz.harness import BugFound, Result, fuzz, replay
 from fuzz.limits import LIMITS, Broken, Limits, Stuck
 from fuzz.mutation import MAX_LARGE, MAX_MESSAGES, Mutator
 from fuzz.sequence import pack, unpack
@@ -149,7 +149,7 @@ def test_accepts_refusal() -> None:
 
 
 def test_reports_unexpected_exception() -> None:
-    with pytest.raises(Found) as error:
+    with pytest.raises(BugFound) as error:
         tried(lambda data: data[7], (RemoteViolation,))
     assert isinstance(error.value.__cause__, IndexError)
     assert len(error.value.data) <= 7
@@ -164,7 +164,7 @@ def test_reports_logged_failure() -> None:
         except Exception:
             log.failure("swallowed")
 
-    with pytest.raises(Found) as error:
+    with pytest.raises(BugFound) as error:
         tried(swallow)
     assert "swallowed" in str(error.value.__cause__)
 
@@ -187,7 +187,7 @@ def test_reports_endless_loop() -> None:
             except Exception:
                 continue
 
-    with pytest.raises(Found) as error:
+    with pytest.raises(BugFound) as error:
         tried(spin, limits=replace(LIMITS, seconds=0.2))
     assert isinstance(error.value.__cause__, Stuck)
     assert len(error.value.data) == 11
@@ -224,7 +224,7 @@ def test_shortens_session() -> None:
         packed=True,
         length=50,
     )
-    with pytest.raises(Found) as error:
+    with pytest.raises(BugFound) as error:
         fuzz(target, runs=5000, seed=SEED)
     assert {b"1", b"2"} <= set(unpack(error.value.data))
     assert len(unpack(error.value.data)) <= 2 * MAX_MESSAGES

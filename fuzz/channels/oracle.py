@@ -27,9 +27,9 @@ class Record:
             texts.extend(_texts(event))
         self.text = "\n".join(texts)
         #: Digests of all messages of a channel but data, one for each direction.
-        manifests = [one.manifest for one in outcome.recordings if one.manifest is not None]
-        controls = [one for manifest in manifests for one in manifest.get("control", {}).values()]
-        self.controls = {one["sha256"] for one in controls}
+        manifests = [closed.manifest for closed in outcome.recordings if closed.manifest is not None]
+        controls = [entry for manifest in manifests for entry in manifest.get("control", {}).values()]
+        self.controls = {entry["sha256"] for entry in controls}
 
     def holds(self, value: bytes) -> bool:
         """It has these bytes, or their SHA-256."""

@@ -24,7 +24,7 @@ def _session(house: House, host: str, port: int, user: str, proxy_command: str) 
     session.options_set(ssh.options.HOST, host)
     session.options_set_port(port)
     session.options_set(ssh.options.USER, user)
-    # Nothing of whoever runs the tests.
+    # Nothing of the account that runs the tests.
     session.options_set(ssh.options.KNOWNHOSTS, os.devnull)
     session.options_set_int_val(ssh.options.PROCESS_CONFIG, 0)
     if proxy_command:

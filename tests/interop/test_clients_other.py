@@ -287,7 +287,7 @@ def _paramiko_forwards(house: House) -> tuple[bytes, bytes]:
         there.settimeout(SECONDS)
         banner = there.recv(8)
         there.close()
-        # The other way: whoever connects to that port of the target reaches us.
+        # The other direction: a connection to that port of the target reaches us.
         port = inner.request_port_forward("127.0.0.1", 0)
         with socket.create_connection(("127.0.0.1", port), SECONDS) as caller:
             back = inner.accept(SECONDS)

@@ -1,4 +1,4 @@
-"""Walks the table of what leaves which trace, with real clients and servers: none of its rows lies."""
+"""Checks each row of the coverage table with real clients and servers."""
 
 from __future__ import annotations
 

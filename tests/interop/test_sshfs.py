@@ -24,7 +24,7 @@ METHODS = pytest.mark.parametrize(
 def fuse() -> None:
     """The kernel has to allow it, and in many containers it does not."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("no /dev/fuse on this machine: sshfs can not mount anything")
+        pytest.skip("no /dev/fuse on this machine: sshfs cannot mount anything")
 
 
 async def mount(house: House, client: Client, there: Path, here: Path, *options: str) -> Process:

@@ -15,8 +15,8 @@ from tests.support.sshd import LOGIN
 async def start_dropbear(directory: Path, *, host_key: Key, port: int) -> tuple[Process, Path]:
     """Start it, and wait until it listens; with the process, its authorized_keys (empty, read at each login).
 
-    It has no option for that file: to dropbear the home of whoever runs the tests is another directory
-    (nss_wrapper), and what stands in their own is neither read nor written.
+    It has no option for that file: to dropbear the home of the account that runs the tests is another
+    directory (nss_wrapper), and the account's own is neither read nor written.
     """
     home = directory / "home"
     (home / ".ssh").mkdir(parents=True, mode=0o700)

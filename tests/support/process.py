@@ -227,7 +227,7 @@ class Process:
             await fact(lambda: self.exited, lambda: f"it does not end:\n{self}", within)
         except TookTooLong:
             self.kill(signal.SIGKILL)
-            await fact(lambda: self.exited, lambda: f"it can not be ended:\n{self}", within)
+            await fact(lambda: self.exited, lambda: f"it cannot be ended:\n{self}", within)
         finally:
             for pid, started in family:
                 if _started(pid) == started:  # not another process that got its number meanwhile

@@ -1,4 +1,4 @@
-"""An agent with a hardware key that is none: signatures as in PROTOCOL.u2f, and touches as the test says."""
+"""An agent with a simulated hardware key: signatures as in PROTOCOL.u2f, and touches as the test says."""
 
 from __future__ import annotations
 

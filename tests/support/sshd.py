@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 from tests.support.process import Process, program, run
 
 LOGIN = getpass.getuser()
-"""An sshd that is not root lets in whoever started it; with root, root does for all that is tested."""
+"""An sshd without root accepts only the account that started it; with root, root is enough for the tests."""
 
 
 @dataclass(kw_only=True)

@@ -40,7 +40,7 @@ def test_runs_service_without_privileges() -> None:
 
 
 async def test_serves_first_connection_of_socket_activation(stage: Stage) -> None:
-    """The listening socket is handed over; whoever connected first is served."""
+    """The listening socket is handed over; the first connection is served."""
     proxy = Proxy(stage.path("proxy"), {**role(), "listen": ["systemd:domain=INET:index=0"]})
     twistd = Path(sys.executable).with_name("twistd")
     environment = our_environment()

@@ -26,7 +26,7 @@ class Slow:
 
     def __init__(self, house: House, user: str, answer: Callable[[], str], key: str = "") -> None:
         self._house, self._user, self._answer, self._key = house, user, answer, key
-        self.asked, self.go = threading.Event(), threading.Event()
+        self.is_asked, self.go = threading.Event(), threading.Event()
 
     def run(self) -> bool:
         """Is it in?"""
@@ -45,7 +45,7 @@ class Slow:
 
     def _handler(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
         if prompts:
-            self.asked.set()
+            self.is_asked.set()
             assert self.go.wait(LONG)
         return [self._answer() for _ in prompts]
 
@@ -53,7 +53,7 @@ class Slow:
 async def is_in_after(house: House, slow: Slow, changed: Fields) -> bool:
     """With that configuration in force before the answer."""
     done = in_thread(slow.run)
-    await fact(slow.asked.is_set, "it is not asked")
+    await fact(slow.is_asked.is_set, "it is not asked")
     house.proxy.settings["users"] = {}
     house.proxy.configure({"users": changed})
     await reloaded(house, result="ok")

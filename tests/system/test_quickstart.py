@@ -1,4 +1,4 @@
-"""The embedded default: whoever starts it comes in with a key of their own, to hosts that they know."""
+"""The embedded default: its starter logs in with their own key, and reaches the hosts that they know."""
 
 from __future__ import annotations
 

@@ -121,5 +121,5 @@ async def test_reopens_audit_log_after_rotation(stage: Stage) -> None:
         (await house.client().ssh("web1", "true")).check()
         if house.proxy.audit("user.login"):
             break
-    assert house.proxy.audit("user.login"), "it is opened anew within a second"
+    assert house.proxy.audit("user.login"), "it is opened again within a second"
     assert b"service.start" in rotated.read_bytes()
