@@ -61,8 +61,8 @@ class Lock:
         )
 
     def __str__(self) -> str:
-        """``user joe is locked until 2026-11-24 08:00:00 UTC: stolen laptop``"""
+        """``user joe is locked until 2026-11-24 08:00:00 UTC; reason: stolen laptop``"""
         until = f" until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until is not None else ""
-        reason = f": {self.reason}" if self.reason else ""
+        reason = f"; reason: {self.reason}" if self.reason else ""
         of = f" (an address of {self.of})" if self.of else ""
         return f"{self.kind.value} {self.name}{of} is locked{until}{reason}"

@@ -381,7 +381,9 @@ class Shut:
         """The reason, for the user."""
         if self.permit:
             return f"your certificate has no {self.permit}"
-        return self.setting if self.setting == "commands" else f"{self.setting}: no"
+        if self.setting != "commands":
+            return f"{self.setting}: no"
+        return "commands: the role allows only listed commands"
 
 
 def shut_by(roles: Sequence[Role], option: str) -> Shut:

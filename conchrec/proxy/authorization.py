@@ -86,7 +86,8 @@ def check_steps(access: TargetAccess) -> None:
 
 def access_denied(answer: Deny) -> AccessDenied:
     """The error for a denial of the policy, with the rule that it cites."""
-    return AccessDenied(answer.reason, rule=cited(answer), code=answer.code)
+    advice = ". Ask your administrator" if answer.code is ReasonCode.USER_LOCKED else ""
+    return AccessDenied(answer.reason + advice, rule=cited(answer), code=answer.code)
 
 
 def check_target_channels(access: TargetAccess) -> None:
@@ -99,7 +100,7 @@ def check_target_channels(access: TargetAccess) -> None:
     if sum(live.target_channel_count for live in context.registry.connections_of(user)) >= most:
         raise AccessDenied(
             f"too many channels to targets: {user} has {most} open, which is the limit (sessions_per_user). "
-            "Close one first",
+            "Close one, then try again",
             rule="sessions_per_user",
             code=ReasonCode.TOO_MANY_TARGETS,
         )
@@ -114,7 +115,7 @@ def check_connections(access: TargetAccess) -> None:
     if sum(live.connection_count for live in access.context.registry.connections_of(user)) >= limit:
         raise AccessDenied(
             f"too many connections to targets: {user} has {limit} open, which is the limit "
-            "(max_connections). Close one first",
+            "(max_connections). Close one, then try again",
             rule="max_connections",
             code=ReasonCode.TOO_MANY_TARGET_CONNECTIONS,
         )

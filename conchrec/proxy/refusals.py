@@ -7,7 +7,9 @@ from conchrec.errors import (
     AccessDenied,
     ConchrecError,
     RecordingError,
+    SpoolFull,
     UpstreamError,
+    WriteFailed,
 )
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
@@ -24,7 +26,10 @@ NO_LONGER_ALLOWED = Reason(ReasonCode.NO_LONGER_ALLOWED, "your role no longer al
 
 def error_line(error: ConchrecError) -> str:
     """The line that the user reads about an error."""
-    return PREFIX + foreign_line(error.public.removeprefix(PREFIX))
+    text = error.public
+    if isinstance(error, (SpoolFull, WriteFailed)):
+        text = Reason(error.code, f"{text}. Tell your administrator")
+    return PREFIX + foreign_line(text.removeprefix(PREFIX))
 
 
 def reason_line(reason: Reason) -> str:

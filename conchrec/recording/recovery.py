@@ -272,8 +272,8 @@ def _complete(finisher: Finisher, sid: str, pause: Callable[[], None], *, opened
         if _exists(sid + CAST, day) and _exists(sid + COMPRESSED, day):
             # conchrec writes only one of them. Which one cannot be known, so both are kept.
             raise RecordingError(
-                f"there are two files of one recording, {sid}{CAST} and {sid}{COMPRESSED}:"
-                " move the one away that conchrec did not write",
+                f"there are two files of one recording, {sid}{CAST} and {sid}{COMPRESSED}. "
+                "conchrec wrote only one of them: check both, and move the false one out of this directory",
                 code=ReasonCode.RECORDING_DUPLICATE,
             )
         with open(open_regular(name, os.O_RDWR, dir_fd=day), "r+b") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -195,7 +196,12 @@ class Proxy(MultiService):
         except CannotListenError as error:
             where = f"{error.interface or '*'}:{error.port}" if error.port else str(error.interface)
             why = getattr(error.socketError, "strerror", None) or error.socketError
-            raise SystemExit(f"conchrec: cannot listen on {where}: {why}") from None
+            advice = (
+                ". Another program uses this port: stop it, or change listen"
+                if getattr(error.socketError, "errno", None) == errno.EADDRINUSE
+                else ""
+            )
+            raise SystemExit(f"conchrec: cannot listen on {where}: {why}{advice}") from None
 
     def startService(self) -> None:
         """Give up root's rights (``ownership``), which only listening may need, and start everything."""

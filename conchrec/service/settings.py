@@ -80,7 +80,7 @@ class SettingsBuilder:
     def _locked(self, user: str) -> str:
         """The lock of this user, for the user to read; empty where there is none."""
         lock = self._current().policy.lock_on(self._now(), lambda lock: lock.is_of_user(user))
-        return str(lock) if lock is not None else ""
+        return f"{lock}. Ask your administrator" if lock is not None else ""
 
     def _passwords(self, config: Config) -> PasswordLogin | None:
         """The login by password; None where no user has a password or a TOTP secret."""

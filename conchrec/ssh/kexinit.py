@@ -156,7 +156,7 @@ def negotiate(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement
             if name in server:
                 return name
         shown = one_line(b",".join(peer_names), 400)
-        raise NoCommonAlgorithm(f"no common {purpose} algorithm: the other side offers {shown}")
+        raise NoCommonAlgorithm(f"no common {purpose} algorithm: the other side offers only {shown}")
 
     def pick_suite(direction: int) -> tuple[bytes, bytes]:
         cipher = pick("cipher", ours.ciphers[direction], theirs.ciphers[direction])

@@ -97,7 +97,7 @@ def _check_length(length: int, block: int, counted: int, limit: int = MAX_PACKET
     """
     if not 5 <= length <= limit:
         raise RemoteViolation(
-            f"invalid packet length: {length} bytes, allowed are 5 to {limit}",
+            f"invalid packet length: {length} bytes, must be from 5 to {limit}",
             code=ReasonCode.PACKET_CORRUPTED,
         )
     if (length + counted) % block:

@@ -295,7 +295,7 @@ class UserAuthClient(SSHService):
         return LoginRejected(
             f"{self._target} rejected the login as {user}: "
             + (f"{steps} succeeded but was not sufficient; " if steps else "")
-            + (f"tried {tried}; " if tried else "there was nothing to try; ")
+            + (f"tried {tried}; " if tried else "no usable credential; ")
             + f"it accepts {methods}",
             code=ReasonCode.LOGIN_REJECTED,
         )

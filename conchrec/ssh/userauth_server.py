@@ -427,7 +427,10 @@ class UserAuthServer(SSHService):
         self._failures += 1
         self._audit_refusal(method, reason)
         if self._failures >= self._tries:
-            text = Reason(ReasonCode.TOO_MANY_FAILURES, "too many authentication failures")
+            text = Reason(
+                ReasonCode.TOO_MANY_FAILURES,
+                "too many authentication failures. Check your key or password, then connect again",
+            )
             self._disconnect(DisconnectReason.NO_MORE_AUTH_METHODS_AVAILABLE, f"conchrec: {text}")
         else:
             self._send_failure()

@@ -153,7 +153,7 @@ def test_prints_lock(tmp_path: Path) -> None:
     locks = Locks(tmp_path / "state", lambda: datetime.now(timezone.utc))
     locks.add(Lock(kind=LockKind.USER, name="ann", reason="on holiday"))
     text = f"state_dir: {tmp_path}/state\n" + MORE
-    assert CanCommand("ann", "root@db1", text=text).out == "no: user ann is locked: on holiday\n"
+    assert CanCommand("ann", "root@db1", text=text).out == "no: user ann is locked; reason: on holiday\n"
     (tmp_path / "state" / "locks.json").write_text("{")
     assert "locks were not checked" in CanCommand("ann", "root@db1", text=text).err
 

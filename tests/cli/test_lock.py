@@ -53,7 +53,9 @@ def command(tmp_path: Path) -> Command:
 
 def test_locks_lists_and_unlocks(command: Command) -> None:
     assert command("lock", "--user", "joe", "--for", "2h", "--reason", "stolen laptop") == DONE
-    assert command.out.startswith("user joe is locked until ") and command.out.endswith(": stolen laptop\n")
+    assert command.out.startswith("user joe is locked until ") and command.out.endswith(
+        "; reason: stolen laptop\n"
+    )
     assert command("lock", "--target", "*.Example.com") == DONE
     assert command("lock", "--login", "ro?t") == DONE
     assert command("lock", "--session", "06c3x68ez002d40xt47acfpg49") == DONE
@@ -143,9 +145,9 @@ def test_locks_addresses_of_name(command: Command, monkeypatch: pytest.MonkeyPat
     assert command("lock", "--target", "192.0.2.7") == DONE
     assert command("lock", "--target", "web1", "--reason", "broken in") == DONE
     assert command.out.splitlines() == [
-        "target web1 is locked: broken in",
-        "target 192.0.2.7 (an address of web1) is locked: broken in",
-        "target 2001:db8::7 (an address of web1) is locked: broken in",
+        "target web1 is locked; reason: broken in",
+        "target 192.0.2.7 (an address of web1) is locked; reason: broken in",
+        "target 2001:db8::7 (an address of web1) is locked; reason: broken in",
     ]
     assert [event.get("of") for event in command.events()] == [None, None, "web1", "web1"]
     assert command("unlock", "--target", "web1") == DONE

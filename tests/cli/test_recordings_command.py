@@ -297,7 +297,7 @@ def test_parses_times() -> None:
     assert moment("2026-11-23T14:00+02:00") == NOON
     before = datetime.now(timezone.utc)
     assert timedelta(0) <= moment("2h") + timedelta(hours=2) - before < timedelta(minutes=5)
-    with pytest.raises(argparse.ArgumentTypeError, match="'nix' is not a time"):
+    with pytest.raises(argparse.ArgumentTypeError, match="invalid time 'nix'"):
         moment("nix")
 
 

@@ -83,7 +83,7 @@ async def test_starts_session_when_approved(stage: Stage) -> None:
     assert own.code == 1 and "you cannot decide on your own request" in own.errors
     tom = Person(name="tom", key=type(house.ann.key)(path=Path(stage.path("tom").read_text())))
     stranger = await says(house, "approve", name, by=tom)
-    assert stranger.code == 1 and f"no pending request {name}" in stranger.errors
+    assert stranger.code == 1 and f"no pending request '{name}'" in stranger.errors
     assert (await says(house, "requests", by=tom)).check().text == ""
     approved = await says(house, "approve", name.lower(), "go", "on")
     assert f"Approved {name}: joe may connect to root@localhost" in approved.check().text
@@ -95,7 +95,7 @@ async def test_starts_session_when_approved(stage: Stage) -> None:
     (event,) = await house.proxy.audited("access.approve", by="ann", user="joe", request=name)
     assert event["note"] == "go on"
     late = await says(house, "deny", name)
-    assert late.code == 1 and f"no pending request {name}" in late.errors
+    assert late.code == 1 and f"no pending request '{name}'" in late.errors
     await recorded_provenance(house, name)
 
 

@@ -262,6 +262,12 @@ async def test_shows_users_their_own_recordings(house: House, slow: str) -> None
     assert str(event["addr"]).startswith("127.0.0.1:") and event["cid"]
 
 
+def _no_recording(sid: str) -> str:
+    """What a user reads of a recording that does not exist, or that others may view."""
+    advice = "To list those that you may view: recordings"
+    return f"conchrec: no recording '{sid}', or you may not view it. {advice}\n"
+
+
 async def test_hides_recordings_of_others(stage: Stage) -> None:
     house = await build(stage, settings={"roles": {"blind": {"options": {"recordings": "none"}}}})
     sid = await recorded(house, "echo hello", terminal=None)
@@ -272,13 +278,11 @@ async def test_hides_recordings_of_others(stage: Stage) -> None:
     for name in ("play", "text", "follow"):
         for hidden in (sid, nobody):
             refused = await other.ssh("proxy", name, hidden)
-            unknown = f"conchrec: no recording {hidden} that you may view. To list them: recordings\n"
-            assert (refused.code, refused.errors) == (1, unknown)
+            assert (refused.code, refused.errors) == (1, _no_recording(hidden))
     assert (await other.ssh("proxy", "recordings")).check().text == ""
     house.proxy.configure({"users": {"joe": {"roles": ["blind"]}}})
     await house.proxy.restart()
-    unknown = f"conchrec: no recording {sid} that you may view. To list them: recordings\n"
-    assert (await own.ssh("proxy", "text", sid)).errors == unknown
+    assert (await own.ssh("proxy", "text", sid)).errors == _no_recording(sid)
     assert (await own.ssh("proxy", "recordings")).check().text == ""
     assert "recordings:" not in (await own.ssh("proxy")).check().text
     assert len(house.proxy.audit("session.recording.access")) == looked

@@ -42,7 +42,7 @@ async def refused_without_a_rule(house: House, target: Sshd, what: str) -> None:
     result = await house.client(target=target, host="127.0.0.1").ssh("web1", "true")
     assert result.code == 255
     assert f"no common {what} algorithm: the other side offers" in result.errors
-    assert "ask your administrator for `algorithms: legacy`" in result.errors
+    assert "ask your administrator to set `algorithms: legacy` for it (targets)" in result.errors
 
 
 @pytest.mark.parametrize("exchange", ["diffie-hellman-group14-sha1", "diffie-hellman-group1-sha1"])

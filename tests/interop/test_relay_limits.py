@@ -52,7 +52,7 @@ async def test_limits_concurrent_sessions_of_user(stage: Stage) -> None:
     # ssh goes on with a connection of its own, which is another one.
     second = (await client.ssh(*shared, "-o", "ControlMaster=no", "web1", "echo second")).check()
     assert "Session open refused by peer" in second.errors, str(second)
-    await master.says("too many sessions: 1 at once are allowed in a connection (max_sessions)")
+    await master.says("joe has 1 open in this connection, which is the limit (max_sessions)")
     master.close_input()
     assert (await master.wait()).code == 0
     await house.proxy.audited("session.rejected", rule="max_sessions")

@@ -131,7 +131,7 @@ def raw(pair: Pair, packet: bytes) -> Pair:
 @pytest.mark.parametrize("length", [0, 1, 4, MAX_PACKET + 4, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_rejects_invalid_packet_length(length: int) -> None:
     pair = raw(Pair(), uint32(length) + bytes(100))
-    assert error_of(pair) == f"invalid packet length: {length} bytes, allowed are 5 to {MAX_CLEAR}"
+    assert error_of(pair) == f"invalid packet length: {length} bytes, must be from 5 to {MAX_CLEAR}"
 
 
 def test_rejects_length_that_is_no_multiple_of_block() -> None:
@@ -155,7 +155,7 @@ def test_keeps_only_received_bytes_of_incomplete_packet() -> None:
 
 
 def test_limits_packets_before_first_keys() -> None:
-    expected = f"invalid packet length: {MAX_CLEAR + 1} bytes, allowed are 5 to {MAX_CLEAR}"
+    expected = f"invalid packet length: {MAX_CLEAR + 1} bytes, must be from 5 to {MAX_CLEAR}"
     assert error_of(raw(Pair(), uint32(MAX_CLEAR + 1))) == expected
 
 
@@ -185,7 +185,7 @@ def test_accepts_largest_packet() -> None:
     pair.pump()
     assert pair.server_ear.heard == [(DATA, payload)]
     pair.client.sendPacket(DATA, payload + b"xxxxxxxxxxxxxxxx")
-    assert error_of(pair) == f"invalid packet length: {MAX_PACKET + 16} bytes, allowed are 5 to {MAX_PACKET}"
+    assert error_of(pair) == f"invalid packet length: {MAX_PACKET + 16} bytes, must be from 5 to {MAX_PACKET}"
 
 
 @pytest.mark.parametrize("cipher", COMPATIBLE.ciphers)

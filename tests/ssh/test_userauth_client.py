@@ -186,7 +186,7 @@ def test_reports_tried_keys_and_accepted_methods() -> None:
 def test_reports_when_nothing_can_be_tried() -> None:
     client = Client()
     assert client.refuse(u.PASSWORD) == []
-    assert client.rejected == "web1 rejected the login as root: there was nothing to try; it accepts password"
+    assert client.rejected == "web1 rejected the login as root: no usable credential; it accepts password"
 
 
 def test_makes_methods_safe_to_print() -> None:
@@ -393,8 +393,8 @@ def test_reports_partial_success_without_further_method() -> None:
     client.welcome(FIRST)
     assert client.refuse(u.PASSWORD, partial=True) == []
     expected = (
-        "web1 rejected the login as root: publickey succeeded but was not sufficient; there was nothing to"
-        " try; it accepts password"
+        "web1 rejected the login as root: publickey succeeded but was not sufficient; no usable"
+        " credential; it accepts password"
     )
     assert client.rejected == expected
 

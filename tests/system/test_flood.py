@@ -147,7 +147,7 @@ async def test_limits_rate_of_sessions_and_commands(stage: Stage) -> None:
     await house.proxy.audited("session.rejected", rule="sessions_per_user")
     connections = [client.start("-v", "-N", "web1") for _ in range(2)]
     limit = "joe has 2 open, which is the limit (sessions_per_user)"
-    reason = f"too many channels to targets: {limit}. Close one first"
+    reason = f"too many channels to targets: {limit}. Close one, then try again"
     await house.proxy.audited("session.rejected", reason=reason)
     for method in connections:
         await method.stop()
@@ -155,7 +155,7 @@ async def test_limits_rate_of_sessions_and_commands(stage: Stage) -> None:
 
     async def is_refused() -> bool:
         result = await house.client().ssh("proxy", "hosts")
-        return result.code == 1 and "joe runs 1, which is the limit (commands)" in result.errors
+        return result.code == 1 and "joe has 1 open, which is the limit (commands)" in result.errors
 
     for _ in range(30):
         if await is_refused():

@@ -155,14 +155,15 @@ async def test_ends_sessions_of_locked_user(stage: Stage, what: str) -> None:
     (await house.proxy.command("lock", f"--{what}", name, "--reason", "a reason")).check()
     event = (await house.proxy.audited("lock.create", kind=what, name=name))[0]
     result = await session.wait()
-    assert (result.code, result.errors.count("is locked: a reason")) == (255, 1), str(result)
+    assert (result.code, result.errors.count("is locked; reason: a reason")) == (255, 1), str(result)
     (end,) = await house.proxy.audited("session.end", sid=start["sid"])
     assert (moment(end) - moment(event)).total_seconds() < SECONDS
     again = await house.client().ssh("web1", "echo again")
     assert (again.code == 0) is (what == "session"), str(again)
     if what == "user":
-        assert again.errors.count("conchrec: user joe is locked: a reason") == 1, str(again)
-        await house.proxy.audited("auth", user="joe", reason="user joe is locked: a reason")
+        assert again.errors.count("conchrec: user joe is locked; reason: a reason") == 1, str(again)
+        reason = "user joe is locked; reason: a reason. Ask your administrator"
+        await house.proxy.audited("auth", user="joe", reason=reason)
         stranger = await house.client(person=house.ann, login="joe").ssh("joe@proxy", "true")
         assert "locked" not in stranger.errors, "who has proved nothing hears nothing"
     if ann is not None:
@@ -190,7 +191,7 @@ async def test_prints_reason_on_own_line_for_quiet_client(stage: Stage, what: st
     (await house.proxy.command("lock", f"--{what}", name, "--reason", "a reason")).check()
     assert (await session.wait()).code == 255
     shown = bytes(session.stdout).decode().splitlines()
-    (line,) = [line for line in shown if "is locked: a reason" in line]
+    (line,) = [line for line in shown if "is locked; reason: a reason" in line]
     assert line.startswith("conchrec: "), shown
 
 
@@ -206,7 +207,7 @@ async def test_disconnects_client_that_stays_after_lock(stage: Stage, what: str)
         name = {"user": "joe", "target": "localhost"}[what]
         (await house.proxy.command("lock", f"--{what}", name, "--reason", "a reason")).check()
         assert await in_thread(channel.recv_exit_status) == 255
-        assert b"is locked: a reason" in channel.recv_stderr(1024)
+        assert b"is locked; reason: a reason" in channel.recv_stderr(1024)
         with pytest.raises((paramiko.SSHException, EOFError)):
             await in_thread(inner.open_session)
         await fact(lambda: not inner.is_active(), "the inner connection stays")

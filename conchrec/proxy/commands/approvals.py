@@ -12,7 +12,7 @@ from conchrec.proxy.authorization import access_denied
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
 from conchrec.proxy.login.approval_step import request_approval, wait_for_decision
 from conchrec.proxy.target_names import parse_target
-from conchrec.text import one_line
+from conchrec.text import one_line, quote
 
 #: Seconds between two checks of ``requests --wait``.
 POLL_SECONDS = 1.0
@@ -111,7 +111,7 @@ def _approval_to_decide(request: CommandRequest, name: str) -> tuple[ApprovalReq
         raise UsageError(f"{name}: the ID of a request is required. To list the requests: requests")
     approval = request.services.approvals.get(request.words[0])
     if approval is None or not _is_visible(request, approval):
-        shown = one_line(request.words[0], 20)
+        shown = quote(request.words[0], 20)
         raise CommandRefused(f"no pending request {shown}. To list the requests: requests")
     if not approval.may_be_decided_by(request.identity.user, _roles(request)):
         raise CommandRefused("you cannot decide on your own request. Another user must do it")

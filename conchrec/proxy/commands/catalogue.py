@@ -39,7 +39,9 @@ async def run_command(request: CommandRequest, line: str) -> str:
     try:
         words = shlex.split(line)
     except ValueError:
-        raise UsageError("invalid command: a quote is not closed, or a backslash stands at the end") from None
+        raise UsageError(
+            "invalid command: a quote is not closed, or the command ends with a backslash"
+        ) from None
     if not words:
         return await overview(request)
     name, *arguments = words

@@ -30,12 +30,14 @@ from conchrec.recording.playback.frame import Show
 from conchrec.recording.playback.plain_output import Part, PlainOutput
 from conchrec.recording.storage.encodings import is_encrypted
 from conchrec.recording.terminal.painter import ENTER, LEAVE
-from conchrec.text import one_line
+from conchrec.text import one_line, quote
 
 T = TypeVar("T")
 
 #: The longest line of the list, in characters.
 LINE = 300
+#: What argparse says of a missing positional argument ``id``.
+_NO_ID = "the following arguments are required: id"
 
 
 async def recordings(request: CommandRequest) -> str:
@@ -109,7 +111,10 @@ async def _find(request: CommandRequest, sid: str, action: str) -> LibraryEntry:
     fields = summary(entry) if entry is not None else {}
     user = str(fields.get("user", ""))
     if entry is None or not (seen is Sees.ALL or (seen is Sees.OWN and user == request.identity.user)):
-        raise CommandRefused(f"no recording {one_line(sid, 40)} that you may view. To list them: recordings")
+        raise CommandRefused(
+            f"no recording {quote(sid, 40)}, or you may not view it. "
+            "To list those that you may view: recordings"
+        )
     if is_encrypted(entry.path):
         raise CommandRefused(
             f"recording {sid} is encrypted. Someone with its key can read it on the proxy: "
@@ -189,6 +194,8 @@ class _Words(argparse.ArgumentParser):
         super().__init__(prog=name, add_help=False, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        if message == _NO_ID:
+            message = "the ID of a recording is required. To list them: recordings"
         raise UsageError(f"{self.prog}: {message}")
 
 
@@ -214,5 +221,7 @@ def _positive_number(written: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < 1e6:
-        raise argparse.ArgumentTypeError(f"{written!r} is not a number above 0 and below 1000000")
+        raise argparse.ArgumentTypeError(
+            f"invalid number {quote(written, 40)}: must be greater than 0 and less than 1000000"
+        )
     return number

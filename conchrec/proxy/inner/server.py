@@ -162,7 +162,8 @@ class TargetServer:
         for session in tuple(self._sessions):
             locked = policy.lock_on(now, lambda lock: lock.is_of_session(session.sid))  # noqa: B023
             if locked is not None:
-                session.end(Reason(ReasonCode.SESSION_LOCKED, str(locked)))
+                text = f"an administrator ended this session: {locked}. Ask your administrator"
+                session.end(Reason(ReasonCode.SESSION_LOCKED, text))
             else:
                 session.recheck()
 

@@ -209,7 +209,8 @@ class Session:
     def _start_unanswered(self, kind: str) -> None:
         self._start_timer = None
         error = ConchrecError(
-            f"{self._access.target} did not answer the {kind} request within {START_SECONDS:.0f} s",
+            f"{self._access.target} did not answer the {kind} request within {START_SECONDS:.0f} s. "
+            "The host may be overloaded: try again, or check sshd there",
             code=ReasonCode.START_UNANSWERED,
         )
         self._context.emit(events.UpstreamFailed(**self._who(), reason=error.public))

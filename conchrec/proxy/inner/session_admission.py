@@ -92,12 +92,16 @@ class SessionAdmission:
         access, user = self._access, self._access.identity.user
         limit = access.options.max_sessions if access.options is not None else None
         if limit is not None and self._open_count() + self.delayed_count >= limit:
-            text = f"too many sessions: {limit} at once are allowed in a connection (max_sessions)"
+            text = (
+                f"too many sessions: {user} has {limit} open in this connection, which is the limit "
+                "(max_sessions). Close one, then try again"
+            )
             return AccessDenied(text, rule="max_sessions", code=ReasonCode.TOO_MANY_SESSIONS)
         most = self._context.settings.config.limits.sessions_per_user
         if self._context.registry.session_count(user) >= most:
             return AccessDenied(
-                f"too many sessions: {user} has {most} open, which is the limit; close one first",
+                f"too many sessions: {user} has {most} open, which is the limit (sessions_per_user). "
+                "Close one, then try again",
                 rule="sessions_per_user",
                 code=ReasonCode.TOO_MANY_SESSIONS_OF_USER,
             )

@@ -263,7 +263,8 @@ class OuterSession:
         most = self._context.settings.config.limits.commands
         if registry.command_count(user) >= most:
             raise AccessDenied(
-                f"too many commands: {user} runs {most}, which is the limit (commands). Wait until one ends",
+                f"too many commands: {user} has {most} open, which is the limit (commands). "
+                "Wait until one ends, then try again",
                 rule="commands",
                 code=ReasonCode.TOO_MANY_COMMANDS,
             )
@@ -310,6 +311,6 @@ def as_error(failure: Failure) -> ConchrecError:
         return error
     _log.failure("internal error in a channel of the outer connection", failure=failure)
     return ConchrecError(
-        "internal error in the proxy. Ask your administrator to look into its log",
+        "internal error in the proxy. Ask your administrator to check the log of the proxy",
         code=ReasonCode.INTERNAL_ERROR,
     )

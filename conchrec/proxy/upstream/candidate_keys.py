@@ -56,6 +56,13 @@ class Offers:
             )
             return Reason(ReasonCode.NO_PROMPT, text)
         trust = f"let {target.host} trust the user CA (conchrec ca export --type user)"
+        if self.own == "offered" and UpstreamAuth.AGENT not in methods:
+            text = (
+                f"{target} rejected the login as {login} with a certificate of the user CA. On that host, "
+                "check that TrustedUserCAKeys has the key of this CA (conchrec ca export --type user), that "
+                f"sshd allows {login}, and that the clock is right"
+            )
+            return Reason(ReasonCode.USER_CA_NOT_TRUSTED, text)
         if self.own == "offered":
             trust += f"; it rejected a certificate of this CA for {login}"
         elif self.own:
@@ -80,6 +87,14 @@ class Offers:
             ReasonCode.LOGIN_REJECTED,
             f"{target} rejected the login as {login} with {keys} that your agent offered{more}. "
             f"Add your public key to {login}'s authorized_keys there, or {trust}",
+        )
+
+    def fewer_tries(self, target: Target) -> str:
+        """What to do where the target ended the login after too many tries."""
+        agent = "forward an agent with fewer keys (ssh-add -l), or " if self.count else ""
+        return (
+            "That host allows fewer tries (MaxAuthTries in its sshd_config). To log in, "
+            f"{agent}let {target.host} trust the user CA (conchrec ca export --type user)"
         )
 
 

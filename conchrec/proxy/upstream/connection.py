@@ -246,7 +246,7 @@ class Upstream:
             )
             error = UpstreamError(
                 f"cannot reach {self._access.target}: internal error in the proxy. "
-                "Ask your administrator to look into its log",
+                "Ask your administrator to check the log of the proxy",
                 code=ReasonCode.INTERNAL_ERROR,
             )
         if isinstance(error, LoginRejected):
@@ -296,8 +296,10 @@ class Upstream:
             return lost.error
         target, reason = self._access.target, end_text(lost)
         if self._lifecycle.state in (UpstreamState.DIALING, UpstreamState.VERIFYING):
-            if isinstance(lost.error, NoCommonAlgorithm) and not algorithms_of(self._access).sha1:
-                reason += ". Update sshd there, or ask your administrator for `algorithms: legacy` (targets)"
+            if isinstance(lost.error, NoCommonAlgorithm):
+                reason += ", which the proxy does not accept. Update sshd there"
+                if not algorithms_of(self._access).sha1:
+                    reason += ", or ask your administrator to set `algorithms: legacy` for it (targets)"
             reason = reason or "it closed the connection during the key exchange"
             return Unreachable(
                 f"cannot make a secure connection to {target}: {reason}",

@@ -33,6 +33,8 @@ from conchrec.text import decode_text
 PERSON_SECONDS = 0.5
 #: The longest that a login may take with a person in it; sshd's own LoginGraceTime is 2 minutes by default.
 LOGIN_SECONDS = 600.0
+#: In the last message of a server that rejected more keys than it allows (OpenSSH's words, in lower case).
+_TOO_MANY_TRIES = "too many authentication failures"
 
 
 def auth_methods(access: TargetAccess) -> tuple[UpstreamAuth, ...]:
@@ -307,7 +309,9 @@ class TargetLogin:
             )
         else:
             text = self._offers.advice(target, self._access.login, auth_methods(self._access))
-        if error.code in (ReasonCode.TARGET_CLOSED_LOGIN, ReasonCode.TARGET_LOGIN_TIMEOUT):
+        if error.code is ReasonCode.TARGET_CLOSED_LOGIN and _TOO_MANY_TRIES in error.public.casefold():
+            text = Reason(text.code, f"{error.public}. {self._offers.fewer_tries(target)}")
+        elif error.code in (ReasonCode.TARGET_CLOSED_LOGIN, ReasonCode.TARGET_LOGIN_TIMEOUT):
             text = Reason(text.code, f"{error.public}. Possible cause: {text}")
         return LoginRejected(text, f"{error.public} {error.detail}".strip(), code=text.code)
 

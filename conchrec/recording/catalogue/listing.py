@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from conchrec.clock import utc_now
 from conchrec.provenance import Provenance
 from conchrec.recording.catalogue.library import Library, LibraryEntry
+from conchrec.text import quote
 from conchrec.yaml_cursor import parse_duration
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def parse_time(written: str) -> datetime:
         when = datetime.fromisoformat(written)
     except ValueError:
         raise ValueError(
-            f"{written!r} is not a time (2026-11-23, 2026-11-23T14:00, or 2h for two hours ago)"
+            f"invalid time {quote(written, 40)}: write it like 2026-11-23, 2026-11-23T14:00, "
+            "or 2h for two hours ago"
         ) from None
     return when if when.tzinfo else when.replace(tzinfo=timezone.utc)
 

@@ -121,7 +121,8 @@ class HeadFile:
 
     def _damaged(self, error: Exception | None = None) -> RecordingError:
         return RecordingError(
-            f"{self.path} is damaged; restore it, or remove it to accept the ledger as it is",
+            f"{self.path} is damaged: restore it from a backup. Without a backup, remove this file: "
+            "the present ledger is then accepted, even if somebody changed it",
             repr(error),
             code=ReasonCode.HEADS_DAMAGED,
         )
