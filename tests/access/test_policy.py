@@ -616,7 +616,7 @@ def test_prefers_lock_over_roles(kind: LockKind, name: str, holds: bool) -> None
     assert isinstance(decision, Deny) is holds
     if isinstance(decision, Deny):
         assert decision.rule == "lock"
-        assert "locked until 2026-11-23 13:00:00 UTC: stolen\\x1b laptop" in decision.reason
+        assert "locked until 2026-11-23 13:00:00 UTC; reason: stolen\\x1b laptop" in decision.reason
     over = replace(lock, until=NOW)
     assert isinstance(decision_of((replace(policy, locks=(over,)), identity)), Allow)
 
