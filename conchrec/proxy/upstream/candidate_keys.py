@@ -34,6 +34,8 @@ class Offers:
     seen: set[bytes] = field(default_factory=set)
     agents: int = 0
     failures: list[str] = field(default_factory=list)
+    #: An agent that the client announced did not answer in time.
+    has_silent_agent: bool = False
     #: ``offered``, or why our own certificate was not; empty where it is not to be used.
     own: str = ""
 
@@ -70,6 +72,12 @@ class Offers:
         if UpstreamAuth.AGENT not in methods:
             text = f"{target} rejected the login as {login}. To allow it, {trust}"
             return Reason(ReasonCode.USER_CA_NOT_TRUSTED, text)
+        if not self.agents and self.has_silent_agent:
+            text = (
+                "your SSH agent does not answer. Does it ask for a confirmation on your screen? "
+                f"Connect again and confirm there, or {trust}"
+            )
+            return Reason(ReasonCode.NO_AGENT, text)
         if not self.agents:
             text = 'no agent: connect with ssh -A, or set "ForwardAgent yes" for Host proxy; or ' + trust
             return Reason(ReasonCode.NO_AGENT, text)

@@ -171,6 +171,8 @@ class LoginKeys:
             identities = await within(client.identities(), ANSWER_SECONDS, _agent_is_silent)
         except AgentError as error:
             self._offers.agent_failed(source.path, error.public)
+            if source.announced and error.code is ReasonCode.AGENT_TIMEOUT:
+                self._offers.has_silent_agent = True
             return
         self._access.context.emit(events.Agent(**self._access.who(), action="opened", path=source.path))
         signers = agent_signers(

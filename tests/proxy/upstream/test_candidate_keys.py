@@ -7,7 +7,8 @@ import time
 import pytest
 
 from conchrec.access.certificate_contents import PROXY_ONLY
-from conchrec.model import Identity
+from conchrec.config.model import UpstreamAuth
+from conchrec.model import Identity, named_target
 from conchrec.proxy.upstream.candidate_keys import Offers, agent_signers
 from conchrec.ssh.agent import AgentClient
 from conchrec.ssh.agent_messages import AgentIdentity
@@ -74,3 +75,27 @@ def test_offers_key_of_two_agents_once() -> None:
     held = [AgentIdentity(blob=PLAIN, comment="")]
     counts = [len(list(agent_signers(offers, client, held, login="root", authorities=()))) for _ in range(2)]
     assert counts == [1, 0]
+
+
+def _advice(**values: object) -> str:
+    offers = Offers(Identity(user="joe", method="publickey"))
+    for name, value in values.items():
+        setattr(offers, name, value)
+    target = named_target("web1", "22")
+    assert target is not None
+    return offers.advice(target, "root", (UpstreamAuth.AGENT, UpstreamAuth.CERTIFICATE))
+
+
+def test_advises_to_confirm_when_announced_agent_is_silent() -> None:
+    assert _advice().startswith("no agent: connect with ssh -A")
+    assert _advice(has_silent_agent=True).startswith("your SSH agent does not answer. ")
+    assert _advice(has_silent_agent=True, agents=1).startswith("your agent holds no usable key")
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_advises_fewer_keys_when_target_allows_fewer_tries(count: int) -> None:
+    target = named_target("web1", "22")
+    assert target is not None
+    advice = Offers(Identity(user="joe", method="publickey"), count=count).fewer_tries(target)
+    assert "MaxAuthTries" in advice and "let web1 trust the user CA" in advice
+    assert ("fewer keys (ssh-add -l)" in advice) == bool(count)
