@@ -427,7 +427,7 @@ def test_keeps_newest_head_of_two_processes(desk: Desk) -> None:
 )
 def test_rejects_damaged_head_file(desk: Desk, contents: bytes) -> None:
     desk.heads.path.write_bytes(contents.replace(b"D", str(desk.bench.directory).encode()))
-    with pytest.raises(Exception, match="is damaged; restore it"):
+    with pytest.raises(Exception, match="is damaged: restore it"):
         desk.open().append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
 
 
