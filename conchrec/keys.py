@@ -51,7 +51,7 @@ def open_signer(state_dir: Path, *, make: bool = False) -> tuple[RecordingSigner
     """
     store = KeyStore(state_dir)
     if not make:
-        return RecordingSigner(store.private(SIGNING_KEY)), signing_keys(public_signing_key(state_dir))
+        return RecordingSigner(store.private(SIGNING_KEY)), installed_signing_keys(state_dir)
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     private, public = state_dir / SIGNING_KEY, public_signing_key(state_dir)
     with locked(state_dir):
@@ -73,10 +73,22 @@ def public_signing_key(state_dir: Path) -> Path:
     return state_dir / f"{SIGNING_KEY}.pub"
 
 
-def signing_keys(path: Path, *, setting: str = "state_dir") -> TrustedKeys:
-    """The public keys in a file. Raises ConfigError, which names ``setting`` (an option such as --key)."""
+def installed_signing_keys(state_dir: Path, *, has_key_option: bool = False) -> TrustedKeys:
+    """The public keys of this installation. Raises ConfigError; with ``has_key_option`` it names --key."""
+    advice = "check state_dir, or give --key FILE" if has_key_option else "or check state_dir"
+    advice = f". Start conchrec once with this configuration, {advice}"
+    return signing_keys(public_signing_key(state_dir), advice=advice)
+
+
+def signing_keys(path: Path, *, setting: str = "state_dir", advice: str = "") -> TrustedKeys:
+    """The public keys in a file. Raises ConfigError, which names ``setting`` (an option such as --key).
+
+    ``advice`` ends the text where the file does not exist.
+    """
     try:
         return TrustedKeys.parse(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ConfigError(setting, f"{path} does not exist{advice}") from error
     except OSError as error:
         raise ConfigError(setting, f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

@@ -63,6 +63,11 @@ def decode_text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
+def count_of(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def escape(text: str | bytes, limit: int | None = None) -> str:
     """``text`` with an escape for each character that is not printable: ``\\n``, ``\\x1b``, ``\\u202e``.
 

@@ -239,7 +239,7 @@ class Section:
         if entry is None:
             return None
         try:
-            return parse_duration(entry.text)
+            return parse_duration(entry.text, zero_hint="; to use the default, remove the setting")
         except ValueError as error:
             entry.problem(str(error))
             return None
@@ -351,9 +351,9 @@ def read(text: bytes, problems: Problems, known: Sequence[str]) -> Section | Non
 
 def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
     """The text of a syntax error, with what to do about the most frequent ones."""
-    problem = (error.problem or "cannot be parsed").replace("'\\t'", "a tab")
-    if "a tab" in problem:
-        problem += " (indent with spaces)"
+    problem = error.problem or "cannot be parsed"
+    if "'\\t'" in problem:
+        return "a tab is not allowed here; indent with spaces"
     if "alias" in (error.context or ""):
         problem += " (put text that begins with * in quotes)"
     return problem if error.context is None else f"{problem}, {error.context}"
@@ -389,15 +389,13 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return _similar(word, known) or (f"; known: {', '.join(known)}" if known else "")
 
 
-def parse_duration(text: str) -> timedelta:
+def parse_duration(text: str, *, zero_hint: str = ", like 30s, 15m, 12h or 90d") -> timedelta:
     """``30s``, ``15m``, ``12h``, ``90d``, ``2w``, ``1h30m``; longer than zero.
 
-    Raises ValueError, whose text is for the user.
+    Raises ValueError, whose text is for the user. ``zero_hint`` ends the text for a duration of zero.
     """
     if re.fullmatch("0+[smhdw]?", text):
-        raise ValueError(
-            f"invalid duration {_quoted(text)}: must be longer than zero; leave it out for the default"
-        )
+        raise ValueError(f"invalid duration {_quoted(text)}: must be longer than zero{zero_hint}")
     if not text or _DURATION.sub("", text):
         if re.fullmatch("[0-9]+", text):
             raise ValueError(

@@ -24,6 +24,8 @@ BY_PATH = {page.path: page for page in PAGES}
 GENERATED = ROOT / "docs" / "reference"
 #: An example of a head of the audit log.
 HEAD = "5f0c9a7b21de:17:" + 64 * "0"
+#: An example of a head of the ledger.
+LEDGER_HEAD = "17:" + 64 * "0"
 #: More than two screens: a page that is longer has a table of contents.
 TWO_SCREENS = 90
 LINE = 100
@@ -120,6 +122,7 @@ def test_commands_of_examples_exist(page: Page, capsys: pytest.CaptureFixture[st
     wrong = []
     for line in page.shell_lines():
         plain = re.sub(r'"\$\(.*?\)"', "ID", line).replace("CHAIN:SEQ:DIGEST", HEAD)
+        plain = plain.replace("NUMBER:DIGEST", LEDGER_HEAD)
         for arguments in commands_of(plain, "conchrec"):
             try:
                 main._parser(arguments).parse_args(arguments)

@@ -144,7 +144,7 @@ def check_plain_key(kind: bytes, blob: bytes) -> None:
 def _check_rsa(r: Reader) -> None:
     exponent, modulus = r.mpint(), r.mpint()
     if modulus <= 0 or exponent < 3 or exponent % 2 == 0:
-        raise _Problem("invalid public key: its numbers are not an RSA key")
+        raise _Problem("invalid public key: the key is damaged; copy the line again")
     bits = modulus.bit_length()
     if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
         raise _Problem(
@@ -160,7 +160,7 @@ def _check_ecdsa(r: Reader, kind: bytes) -> None:
     try:
         ec.EllipticCurvePublicKey.from_encoded_point(curve, r.string())
     except ValueError as error:
-        raise _Problem("invalid public key: its point is not on the curve") from error
+        raise _Problem("invalid public key: the key is damaged; copy the line again") from error
 
 
 # --- options
@@ -187,7 +187,10 @@ def _options(line: str) -> tuple[tuple[str, ...] | None, datetime | None, str]:
             moment = _moment(_value(name, value))
             expires = moment if expires is None else min(expires, moment)
         else:
-            raise _Problem(f"the option {name} is not supported: only from and expiry-time are enforced")
+            advice = ". To restrict commands, use roles.*.options.commands" if name == "command" else ""
+            raise _Problem(
+                f"the option {name} is not supported; remove it. Only from= and expiry-time= are{advice}"
+            )
         at = match.end()
         rest = line[at:]
         if rest.startswith(","):

@@ -1,4 +1,5 @@
-"""The file of locks in the state directory. ``conchrec lock`` writes it; the running proxy obeys at once."""
+"""The file of locks in the state directory. ``conchrec lock`` writes it; the running proxy
+applies it immediately."""
 
 from __future__ import annotations
 

@@ -245,7 +245,12 @@ def _decide(
     here = [reach for reach in reaches if comes_from(reach.role, source)]
     if not here:
         line = reaches[0].role.line("options.source")
-        rule = f"{_roles(reaches)} cannot be used from {_shown(source) or 'this address'}"
+        if shown := _shown(source):
+            rule = f"{_roles(reaches)} cannot be used from {shown}"
+        else:
+            rule = (
+                f"{_roles(reaches)} needs an allowed source address, and none was given; add --from ADDRESS"
+            )
         return unreachable(ReasonCode.SOURCE_NOT_ALLOWED, rule, line)
     closed, here = here, [reach for reach in here if is_open(reach.role.times, now)]
     if not here:

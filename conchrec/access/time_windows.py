@@ -41,14 +41,16 @@ class Window:
         """
         words = text.split()
         days = frozenset(range(7))
-        begin, end, zone = 0, _DAY, "UTC"
+        begin, end, zone, has_times = 0, _DAY, "UTC", False
         if words and not _HOURS.fullmatch(words[0]) and (named := _days(words[0])) is not None:
             days = named
             words.pop(0)
+            has_times = True
         if words and (hours := _HOURS.fullmatch(words[0])):
             begin = _minutes(text, hours[1], hours[2])
             end = _minutes(text, hours[3], hours[4])
             words.pop(0)
+            has_times = True
         if words:
             zone = words.pop(0)
         if words or not text.strip():
@@ -58,7 +60,8 @@ class Window:
         try:
             return cls(text=text, days=days, begin=begin, end=end, zone=zone_of(zone))
         except ValueError as error:
-            raise ValueError(f"invalid time window {text!r}: {error}; write it like {_EXAMPLE}") from None
+            problem = str(error) if has_times else "it has no times"
+            raise ValueError(f"invalid time window {text!r}: {problem}; write it like {_EXAMPLE}") from None
 
     def holds(self, now: datetime) -> bool:
         """Whether ``now`` is in the window."""

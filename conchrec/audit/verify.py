@@ -318,7 +318,10 @@ class AuditVerifier:
         if not chain.first:
             return
         text = f"lines 0 to {chain.first - 1} of chain {chain.name} are missing"
-        if self._complete or chain.file or not chain.begins_file:
+        if not chain.begins_file and not chain.file:
+            # First: it is the cause of other problems.
+            self.problems.insert(0, f"{text}: the beginning of the log was cut")
+        elif self._complete or chain.file or not chain.begins_file:
             self._problem(text)
         else:
             self.notes.append(f"{text}: they are in files that were not given")
@@ -327,10 +330,11 @@ class AuditVerifier:
         if chain.end == "rotated":
             self.notes.append(f"chain {chain.name} continues in a file that was not given")
         elif chain.end == "open":
-            unsigned = f"; {chain.unsigned} lines after its last head" if chain.unsigned else ""
+            lines = "line is" if chain.unsigned == 1 else f"{chain.unsigned} lines are"
+            unsigned = f". The last {lines} not signed yet" if chain.unsigned else ""
             self.notes.append(
-                f"chain {chain.name} has no closing line: its process still runs, or was killed"
-                f" (last line {chain.last_time}{unsigned})"
+                f"chain {chain.name} is not closed (last line {chain.last_time}): conchrec is still"
+                f" running, or was killed{unsigned}"
             )
 
     def _check_head(self, head: Head, source: str, *, is_required: bool) -> None:
@@ -341,13 +345,21 @@ class AuditVerifier:
                 self._problem(f"the head {head} is in a file that was not given")
             return
         time = f" ({head.time})" if head.time else ""
-        line = f"line {head.number} of chain {head.chain}{time}, which {source} names,"
+        line = f"line {head.number}{time}"
         if chain is not None:
-            self._problem(f"{line} is missing: the end of the chain was cut after line {chain.next - 1}")
+            self._problem(
+                f"{line} of chain {head.chain} is missing, but {source} names it: the end of the chain was"
+                f" cut after line {chain.next - 1}"
+            )
         elif is_required or self._complete or not self._is_older(head):
-            self._problem(f"{line} is missing, with its whole chain")
+            self._problem(
+                f"chain {head.chain} is missing, but {source} names its {line}: the log was cut or replaced,"
+                " or a rotated file was not given. See docs/audit.md"
+            )
         elif self.chains:
-            self.notes.append(f"{line} is older than the oldest file")
+            self.notes.append(
+                f"{line} of chain {head.chain}, which {source} names, is older than the oldest file"
+            )
 
     def _is_older(self, head: Head) -> bool:
         """Whether the line of a head may have been in a file that was rotated away."""

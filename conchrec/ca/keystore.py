@@ -132,7 +132,8 @@ class KeyStore:
         except TypeError:
             pass  # it has a passphrase
         except ValueError as error:
-            raise ConfigError("state_dir", f"{path} is not an OpenSSH private key") from error
+            problem = f"the key {path} is damaged: not an OpenSSH private key. Restore it from a backup"
+            raise ConfigError("state_dir", problem) from error
         for passphrase in self._known:
             with contextlib.suppress(ValueError):
                 return load_ssh_private_key(raw, passphrase)

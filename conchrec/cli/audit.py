@@ -20,7 +20,7 @@ from conchrec.cli.rights import Rights
 from conchrec.config.loader import Config
 from conchrec.ownership import as_invoker
 from conchrec.recording.format.signatures import TrustedKeys
-from conchrec.text import escape
+from conchrec.text import count_of, escape
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -109,12 +109,11 @@ def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
 
 def _read_keys(config: Config | None, path: Path | None) -> TrustedKeys:
     """The public keys of ``--key``, or of this installation. Raises ConfigError."""
-    from conchrec.keys import public_signing_key, signing_keys  # slow to import
+    from conchrec.keys import installed_signing_keys, signing_keys  # slow to import
 
     if path is None:
         assert config is not None
-        path = public_signing_key(config.state_dir)
-        return signing_keys(path)
+        return installed_signing_keys(config.state_dir, has_key_option=True)
     with as_invoker():
         return signing_keys(path, setting="--key")
 
@@ -152,7 +151,13 @@ def _print_report(verifier: AuditVerifier, files: Iterable[Path], out: TextIO, *
         print(f"note    {escape(note)}", file=out)
     for problem in verifier.problems:
         print(f"FAILED  {escape(problem)}", file=out)
-    counts = f"{verifier.lines} lines, {len(verifier.chains)} chains, {len(tuple(files))} files"
+    counts = ", ".join(
+        (
+            count_of(verifier.lines, "line"),
+            count_of(len(verifier.chains), "chain"),
+            count_of(len(tuple(files)), "file"),
+        )
+    )
     print(f"{counts}: {'ok' if verifier.ok else 'FAILED'}", file=out)
     if head:
         print(f"head: {head}", file=out)

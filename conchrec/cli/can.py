@@ -56,8 +56,8 @@ def register(subparsers: Subparsers) -> None:
         usage="conchrec can USER LOGIN@HOST[:PORT] [--from ADDRESS] [--at TIME] [--command TEXT] [--json]\n"
         "       conchrec can --who LOGIN@HOST[:PORT] [--from ADDRESS] [--at TIME] [--json]",
         description="Show the decision of the policy, the rule, its line in the configuration, and the\n"
-        "options that apply. The exit code is 0 for yes and 1 for no. Nothing is contacted\n"
-        "but the resolver.",
+        "options that apply. The exit code is 0 for yes and 1 for no. It only asks DNS;\n"
+        "it connects to no host.",
         epilog="Examples:\n"
         "  conchrec can joe root@web1\n"
         "  conchrec can joe root@web1:2222 --from 10.0.0.7 --command 'systemctl restart nginx'\n"
@@ -278,7 +278,7 @@ class _Question:
         if options.approval:
             yield f"requires approval by {_describe(options.approval)}"
         if decision.until is not None:
-            yield f"valid until at least {decision.until:%Y-%m-%d %H:%M:%S} UTC"
+            yield f"this answer is valid until {decision.until:%Y-%m-%d %H:%M:%S} UTC, or longer"
 
     def allow_lines(self, user: str, decision: Allow) -> Iterator[str]:
         """The lines that describe a decision that allows the login."""

@@ -95,7 +95,7 @@ def _create_directory(keep: Path | None, cleanup: ExitStack) -> Path:
     if keep is None:
         return Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="conchrec-demo-")))
     if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
-        raise DemoFailed(f"{keep} exists already; --keep needs a new or empty directory")
+        raise DemoFailed(f"{keep} already exists; --keep needs a new or empty directory")
     keep.mkdir(mode=0o700, parents=True, exist_ok=True)
     return keep.absolute()
 

@@ -68,7 +68,7 @@ Next steps:
   2. Check it:
        conchrec config check -c {path}
   3. Let targets trust the user CA (not needed if all users have an agent with keys that the targets know).
-     Add this line to the file of TrustedUserCAKeys on each target:
+     On each target, add the output of this command to the file that TrustedUserCAKeys in sshd_config names:
        conchrec ca export --type user -c {path}
   4. Let the proxy trust the targets: add their host keys to {known_hosts},
      or sign host certificates:
@@ -109,14 +109,15 @@ def command(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
         act_as(owner, for_good=True)
     path = directory / "config.yaml"
     if path.exists() and (not path.is_file() or path.stat().st_size > 0):
-        print(f"conchrec: {path} exists already and was not changed; name another directory", file=err)
+        print(f"conchrec: {path} already exists and was not changed; choose another directory", file=err)
         return NO
     host = socket.gethostname()
     cluster = args.cluster or (host if _CLUSTER.fullmatch(host) else "conchrec")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError:
-        print(f"conchrec: cannot create {directory}: a file has this name; name another directory", file=err)
+        problem = "a file has this name; choose another directory"
+        print(f"conchrec: cannot create {directory}: {problem}", file=err)
         return NO
     open_in(directory, cluster)
     known_hosts = directory / "known_hosts"

@@ -1,4 +1,4 @@
-"""``conchrec lock | unlock | locks``: refuses logins and ends sessions; the running proxy obeys at once."""
+"""``conchrec lock | unlock | locks``: refuses logins and ends sessions, also in the running proxy."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def register(subparsers: Subparsers) -> None:
         "lock",
         help="lock a user, a target, a login or a session: end sessions and refuse new ones",
         description="Refuse new logins of a user, at a target or as a login, and end the sessions that\n"
-        "are open. A lock of a session ends that session. The proxy obeys at once, also\n"
-        "when it runs already.",
+        "are open. A lock of a session ends that session. A running proxy applies it\n"
+        "immediately.",
         epilog="Examples:\n"
         "  conchrec lock --user joe --for 2h --reason 'stolen laptop'\n"
         "  conchrec lock --target 'db*.example.com'\n"

@@ -81,8 +81,9 @@ def _roles(
             yield warn("has no effect: exec is no", "options.commands")
         if role.direct and not can_be_said(role):
             yield warn(
-                "has no effect: a certificate cannot carry the other restrictions of this role (commands, "
-                "approval, a second factor for each session, or an option set to no)", "options.direct",
+                "has no effect: this role has restrictions that a certificate cannot enforce (commands, "
+                "approval, a second factor for each session, or an option set to no). Remove direct, or "
+                "these restrictions", "options.direct",
             )  # fmt: skip
         for user in holders:
             approvers = role.options.approval
@@ -125,13 +126,18 @@ def _current_roles(user: ConfiguredUser, roles: Mapping[str, Role], now: datetim
     return {name for name in user.roles if not _has_ended(roles[name], user, now)}
 
 
+_DENIED = "it is denied, because deny has priority"
+
+
 def _denied_allows(role: Role, warn: Callable[[str, str], ConfigError]) -> Iterator[ConfigError]:
     """Allowed hosts and logins that the same role certainly denies."""
     for pattern, deny in _denied_hosts(role, role):
-        problem = warn(f"{str(pattern)!r} is allowed and denied ({str(deny)!r}): the deny wins", "hosts")
+        problem = warn(
+            f"{str(pattern)!r} is allowed and denied ({str(deny)!r}): {_DENIED}. Remove one of them", "hosts"
+        )
         yield ConfigError(problem.path, problem.problem, pattern.line or problem.line)
     for login in _denied_logins(role, role):
-        yield warn(f"{login!r} is allowed and denied: the deny wins", "logins")
+        yield warn(f"{login!r} is allowed and denied: {_DENIED}. Remove one of them", "logins")
 
 
 def _denied_hosts(role: Role, by: Role) -> Iterator[tuple[HostPattern, HostPattern]]:
@@ -187,7 +193,9 @@ def _users(
     for user in users.values():
         path, line = f"users.{user.name}", user.line or None
         if (other := names.setdefault(folded(user.name), user.name)) != user.name:
-            text = f"differs from {other} only in case or accents: a lock of one locks both"
+            text = (
+                f"differs from {other} only in case or accents: locking one also locks the other; rename one"
+            )
             yield ConfigError(path, text, line)
         for key in user.keys:
             if (owner := owners.setdefault(key.blob, user.name)) != user.name:
@@ -203,7 +211,7 @@ def _users(
             denied = [str(pattern) for pattern, _ in _denied_hosts(roles[name], roles[other])]
             denied += _denied_logins(roles[name], roles[other])
             if denied:
-                text = f"role {name} allows {', '.join(denied)}, and role {other} denies it: the deny wins"
+                text = f"role {name} allows {', '.join(denied)}, and role {other} denies it: {_DENIED}"
                 yield ConfigError(f"{path}.roles", text, line)
         needed = [approvers for name in lasting if (approvers := roles[name].options.approval)]
         each = all(_can_approve([approvers], user, users, roles, now) for approvers in needed)

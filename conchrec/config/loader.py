@@ -118,7 +118,7 @@ class _Reader:
     def config(self, top: Section) -> Config:
         for key in ("users", "roles"):
             if key not in top:
-                top.problem(key, f"is missing; to allow nobody anything, write {key}: {{}}")
+                top.problem(key, f"is missing. To allow no access, write {key}: {{}}")
         state_dir = self._path(top, "state_dir", Path(_STATE_DIR))
         targets = self._targets(top)
         roles = read_roles(top, targets, _is_name)
@@ -216,7 +216,9 @@ class _Reader:
             if name in users:
                 section.problem(key, f"the user {name} is listed twice ({ME} stands for {name})")
             elif not _is_name(name):
-                section.problem(key, "invalid user name: use letters, digits and . _ @ + - (not - first)")
+                section.problem(
+                    key, "invalid user name: use letters, digits and . _ @ + -; it must not begin with -"
+                )
             user = section.section(key, USER)
             grants = read_grants(user, roles)
             users[name] = ConfiguredUser(
@@ -307,8 +309,8 @@ class _Reader:
                 if port is not None and pattern.port not in (None, port):
                     rule.problem(
                         "hosts",
-                        f"remove the port of {pattern.text}: this group has port {port}, which is dialled"
-                        " when a user asks for port 22",
+                        f"remove the port of {pattern.text}: this group sets port {port}, and the proxy"
+                        " connects to it when a user asks for port 22",
                     )
             if "hosts" not in rule:
                 section.problem(name, "has no hosts: list the hosts that the rule is for")
@@ -344,9 +346,9 @@ class _Reader:
         for entry in section.texts("encrypt_to"):
             try:
                 parse_recipient(entry.text)
-            except ValueError as error:
+            except ValueError:
                 entry.problem(
-                    f"invalid key: must be an age public key (age1…) or an SSH one (ed25519 or RSA): {error}"
+                    "invalid key: must be an age public key (age1…) or an SSH public key (ed25519 or RSA)"
                 )
             recipients.append(entry.text)
         retention = section.section("retention", keys(Retention))
@@ -437,15 +439,20 @@ def _startups(section: Section, default: Startups) -> Startups:
     entry = section.entry("unauthenticated")
     if entry is None:
         return default
+    problem = "must be a number, like 500, or BEGIN:PERCENT:FULL, like 300:30:500"
     parts = entry.text.split(":")
     if all(re.fullmatch("[0-9]{1,6}", part) for part in parts) and len(parts) in (1, 3):
         numbers = [int(part) for part in parts]
         begin, rate, full = numbers if len(numbers) == 3 else (numbers[0] * 3 // 5, default.rate, numbers[0])
-        if 0 <= begin <= full and full > 0 and 1 <= rate <= 100:
+        if not full:
+            problem = f"{'the number' if len(numbers) == 1 else 'FULL'} must be greater than 0"
+        elif begin > full:
+            problem = "BEGIN must not be greater than FULL (BEGIN:PERCENT:FULL)"
+        elif not 1 <= rate <= 100:
+            problem = "PERCENT must be from 1 to 100 (BEGIN:PERCENT:FULL)"
+        else:
             return Startups(begin=begin, rate=rate, full=full)
-    entry.problem(
-        f"invalid value {entry.text!r}: must be a number, like 500, or BEGIN:PERCENT:FULL, like 300:30:500"
-    )
+    entry.problem(f"invalid value {entry.text!r}: {problem}")
     return default
 
 

@@ -45,7 +45,9 @@ def read_roles(top: Section, groups: Iterable[TargetRule], is_name: IsName) -> d
     section = top.section("roles", None)
     for name in section:
         if not is_name(name):
-            section.problem(name, "invalid role name: use letters, digits and . _ @ + - (not - first)")
+            section.problem(
+                name, "invalid role name: use letters, digits and . _ @ + -; it must not begin with -"
+            )
         roles[name] = _role(name, section, tuple(groups))
     for name in section:
         options = section.section(name, None).section("options", None)

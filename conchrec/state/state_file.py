@@ -87,4 +87,9 @@ class StateFile(Generic[T]):
         except OSError as error:
             raise ConfigError("state_dir", f"cannot read {self._path}: {error.strerror}") from error
         except ValueError as error:
-            raise ConfigError("state_dir", f"{self._path} is damaged: {error}") from error
+            reason = "it is not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise ConfigError(
+                "state_dir",
+                f"{self._path} is damaged: {reason}. Restore it from a backup. A running conchrec continues"
+                " with what it read before",
+            ) from error

@@ -103,7 +103,7 @@ def test_accepts_log_of_several_processes(there: Installation) -> None:
     there.process("lock")
     service.close()
     output = there.is_ok()
-    assert output.startswith("11 lines, 3 chains, 1 files: ok\nhead: "), output
+    assert output.startswith("11 lines, 3 chains, 1 file: ok\nhead: "), output
     assert there.independent(there.path) == ""
 
 
@@ -111,8 +111,8 @@ def test_notes_killed_process(there: Installation) -> None:
     there.process("a", "b", closes=False)
     there.process("c")
     output = there.is_ok()
-    assert output.count("note") == 1 and "no closing line: its process still runs, or was killed" in output
-    assert "2 lines after its last head" in output
+    assert output.count("note") == 1 and "conchrec is still running, or was killed" in output
+    assert "The last 2 lines are not signed yet" in output
     assert there.independent(there.path) == ""
 
 
@@ -367,10 +367,10 @@ def test_finds_missing_chain(there: Installation) -> None:
     lines = there.path.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if b'"chain":"' + chain not in line]
     there.path.write_bytes(b"".join(kept))
-    assert "is missing, with its whole chain" in there.fails()
+    assert "the log was cut or replaced" in there.fails()
     there.process("hidden")
     there.path.write_bytes(b"".join(kept))
-    assert there.fails().count("is missing, with its whole chain") == 2, (
+    assert there.fails().count("the log was cut or replaced") == 2, (
         "also the last: it is known elsewhere"
     )
 
@@ -407,7 +407,7 @@ def test_finds_missing_head_in_a_restored_log(there: Installation) -> None:
     assert "the end of the chain was cut" in there.fails("--head", noted)
     there.path.unlink()
     there.process("forged", "forged")
-    assert "is missing, with its whole chain" in there.fails("--head", noted)
+    assert "the log was cut or replaced" in there.fails("--head", noted)
     name, number, digest = noted.partition("@")[0].split(":")
     other = hashlib.sha256(bytes.fromhex(digest)).hexdigest()
     (there.directory / "audit_heads").unlink()
@@ -507,7 +507,7 @@ def test_ignores_other_files_in_the_directory(there: Installation) -> None:
     for name in ("audit.jsonl.swp", "audit.jsonl.sha256", "audit.jsonl-old", "other.jsonl.1"):
         (there.directory / name).write_bytes(b"{}\n")
     there.process("a")
-    assert "1 files: ok" in there.is_ok()
+    assert "1 file: ok" in there.is_ok()
     for suffix in (".1", "-20261129", "-2026-11-29.xz", "-1796000000.zst"):
         (there.directory / f"audit.jsonl{suffix}").write_bytes(b"")
     assert len(log_files(there.path)) == 5

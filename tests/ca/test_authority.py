@@ -153,7 +153,7 @@ def test_rejects_unsuitable_keys(state: Path, options: tuple[str, ...], problem:
 def test_keeps_invalid_key_file_unchanged(state: Path, contents: bytes) -> None:
     opened(state)
     (state / "host_ca").write_bytes(contents)
-    with pytest.raises(ConfigError, match="is not an OpenSSH private key"):
+    with pytest.raises(ConfigError, match="is damaged: not an OpenSSH private key"):
         opened(state)
     assert (state / "host_ca").read_bytes() == contents
 

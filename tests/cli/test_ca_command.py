@@ -309,7 +309,7 @@ def test_revokes_and_restores(cluster: Cluster, tmp_path: Path) -> None:
     cluster.does("revoke", "--key", tmp_path / "second.pub")
     cluster.does("revoke", "--user", "ann")
     output = cluster.does("revoke", "--key-id", "nobody")
-    assert output.startswith("key id nobody is revoked at the proxy")
+    assert output.startswith("key id nobody is revoked. The proxy refuses it now.")
     assert cluster.does("revoke", "--key-id", "nobody") == "key id nobody is already revoked: nothing to do\n"
 
     def verdicts() -> list[bool]:

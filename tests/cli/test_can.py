@@ -112,7 +112,7 @@ def test_prints_conditions_of_decision() -> None:
         "  group of targets: db",
         "  requires a second factor (session)",
         "  requires approval by B",
-        "  valid until at least 2026-12-25 06:00:00 UTC",
+        "  this answer is valid until 2026-12-25 06:00:00 UTC, or longer",
         "  commands: every command",
     ):
         assert line in at_night.out.splitlines()

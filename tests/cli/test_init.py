@@ -97,7 +97,7 @@ def test_keeps_existing_configuration(made: Path) -> None:
     before = {file: file.read_bytes() for file in made.iterdir()}
     code, out, err = run("init", made)
     assert (code, out) == (1, "")
-    assert err == f"conchrec: {path} exists already and was not changed; name another directory\n"
+    assert err == f"conchrec: {path} already exists and was not changed; choose another directory\n"
     assert {file: file.read_bytes() for file in made.iterdir()} == before
 
 

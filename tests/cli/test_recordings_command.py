@@ -362,7 +362,7 @@ def test_exports_without_overwriting(recordings: RecordingsDirectory, tmp_path: 
         )
     assert there.read_text() == "mine"
     assert not (tmp_path / "new").exists()
-    assert "exists already" in recordings.errors.getvalue()
+    assert "already exists" in recordings.errors.getvalue()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "recordings", "there"]
 
 
@@ -409,7 +409,8 @@ def run(recordings: RecordingsDirectory, *argv: str) -> tuple[int, str, str]:
 def test_runs_every_command(recordings: RecordingsDirectory, tmp_path: Path) -> None:
     sid = recordings.recorded(b"hello\r\n")
     assert run(recordings, "ls")[1].startswith(sid)
-    assert run(recordings, "ls", "--user", "jane") == (0, "", "")
+    assert run(recordings, "ls", "--user", "jane") == (0, "", "no recordings found\n")
+    assert run(recordings, "ls", "--user", "jane", "--json") == (0, "[]\n", "")
     assert json.loads(run(recordings, "ls", "--json", "--since", "2026-01-01")[1])[0]["sid"] == sid
     assert json.loads(run(recordings, "show", sid, "--json")[1])["sid"] == sid
     assert run(recordings, "play", sid, "--speed", "2", "--idle", "1") == (0, "hello\r\n", "")
@@ -424,7 +425,7 @@ def test_runs_every_command(recordings: RecordingsDirectory, tmp_path: Path) -> 
 
 
 def test_lists_nothing_without_directory(recordings: RecordingsDirectory) -> None:
-    assert run(recordings, "ls") == (0, "", "")
+    assert run(recordings, "ls") == (0, "", "no recordings found\n")
 
 
 def test_reports_unreadable_directory(

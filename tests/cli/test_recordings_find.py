@@ -37,7 +37,8 @@ def test_filters_by_status_and_kind(recordings: RecordingsDirectory) -> None:
             (["--status", "failed"], []),
         ):
             _, out, err = run(recordings, "ls", *filters)
-            assert ([line.split()[0] for line in out.splitlines()], err) == (sids, ""), filters
+            note = "" if sids else "no recordings found\n"
+            assert ([line.split()[0] for line in out.splitlines()], err) == (sids, note), filters
         assert fill(recordings.directory) == []
 
 
@@ -79,7 +80,8 @@ def test_audits_search_with_hits(recordings: RecordingsDirectory, tmp_path: Path
     fill(recordings.directory)
     audit = tmp_path / "audit"
     audit.touch(mode=0o600)
-    assert run(recordings, "search", "nowhere") == (1, "", "")
+    assert run(recordings, "search", "nowhere") == (1, "", "no recordings found\n")
+    assert run(recordings, "search", "nowhere", "--json") == (1, "[]\n", "")
     assert audit.read_bytes() == b""
     assert run(recordings, "search", "the word", "--json")[0] == 0
     events = audited(audit)

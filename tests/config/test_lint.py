@@ -89,7 +89,7 @@ def test_reports_nothing_about_correct_configuration() -> None:
         (
             "{logins: [nobody]",
             "{logins: [backup]",
-            "2 users.joe.roles: role lead allows backup, and role ops denies it: the deny wins",
+            "2 users.joe.roles: role lead allows backup, and role ops denies it: it is denied,",
         ),
         (
             "hosts: [nowhere]",

@@ -319,11 +319,12 @@ async def test_shows_output_before_damage(house: House, name: str) -> None:
     sid = await recorded(house, "echo good", terminal=None)
     (path,) = (path for path in house.proxy.casts() if sid in path.name)
     path.write_bytes(path.read_bytes() + b"\0\n")
-    problem = "the recording has a line that is not JSON"
+    problem = "the recording is damaged: a line is not JSON"
+    advice = f"; to check it: conchrec recordings verify {sid}"
     over_ssh = await house.client().ssh("proxy", name, sid)
     assert (over_ssh.code, over_ssh.text, over_ssh.errors) == (1, "good\n", f"conchrec: {problem}\n")
     local = await house.proxy.command("recordings", name, sid)
-    assert (local.code, local.text, local.errors) == (1, "good\n", f"conchrec: {sid}: {problem}\n")
+    assert (local.code, local.text, local.errors) == (1, "good\n", f"conchrec: {sid}: {problem}{advice}\n")
 
 
 # -- what is going on now

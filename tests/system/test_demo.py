@@ -59,7 +59,7 @@ async def test_keeps_directory_on_request(stage: Stage) -> None:
     assert str(cast) in result.text
     again = await demo(stage, "--keep", kept, "true")
     assert again.code == 1
-    assert "exists already" in again.errors
+    assert "already exists" in again.errors
 
 
 async def test_fails_without_ssh(stage: Stage) -> None:

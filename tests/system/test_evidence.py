@@ -63,7 +63,7 @@ async def test_verifies_recordings_by_independent_program(stage: Stage) -> None:
     result = await house.proxy.command("recordings", "verify", "--head", head)
     assert (result.code, result.text) == (
         0,
-        f"ok      {sid}: complete\n1 recordings (1 complete): ok\nhead: {head}\n",
+        f"ok      {sid}: complete\n1 recording (1 complete): ok\nhead: {head}\n",
     )
     assert independent(house, head) == ""
     # An auditor who has nothing but copies and the public key.
@@ -120,7 +120,7 @@ async def test_detects_changed_and_removed_recordings(stage: Stage) -> None:
     assert result.code == 1
     assert f"FAILED  {first}: the cast was changed after it was signed; its first" in result.text
     assert f"FAILED  {second}: the recording is missing: line 3 of the ledger names it" in result.text
-    assert "3 recordings (2 complete, 1 gone): 2 FAILED" in result.text
+    assert "3 recordings (2 complete, 1 missing): 2 FAILED" in result.text
     assert independent(house).count("\n") == 1
     single = await house.proxy.command("recordings", "verify", third)
     assert (single.code, single.text.splitlines()[0]) == (0, f"ok      {third}: complete")
@@ -186,7 +186,7 @@ async def test_prunes_all_but_held_recordings(stage: Stage) -> None:
     shown = (await house.proxy.command("recordings", "show", held)).check().text
     assert re.search("^held +case 7$", shown, re.MULTILINE), shown
     tried = (await house.proxy.command("recordings", "prune", "--dry-run", "--size", "1KiB")).check()
-    assert old in tried.text and held not in tried.text and "would be removed" in tried.text
+    assert old in tried.text and held not in tried.text and "would remove" in tried.text
     assert house.proxy.sids() == {held, old}
     (await house.proxy.command("recordings", "prune", "--size", "1KiB")).check()
     assert house.proxy.sids() == {held}
@@ -227,7 +227,7 @@ async def test_encrypts_recordings_for_auditors(stage: Stage, compress: bool) ->
     opened = await house.proxy.command("recordings", "verify", "--identity", stage.path("auditor"))
     assert (opened.code, opened.text.splitlines()[0]) == (0, f"ok      {sid}: complete")
     wrong = await house.proxy.command("recordings", "verify", "--identity", house.proxy.config)
-    assert wrong.code == 78 and "is not a private key of age or SSH" in wrong.errors
+    assert wrong.code == 78 and "is not an age or SSH private key" in wrong.errors
 
 
 async def test_compresses_recordings_while_live_and_after_crash(stage: Stage) -> None:

@@ -70,7 +70,8 @@ def check_absent(paths: list[Path], force: bool) -> None:
         existing = [str(path) for path in paths if path.exists()]
     if existing and not force:
         raise CommandFailed(
-            f"cannot write {', '.join(existing)}: already exists; name another --out, or replace with --force"
+            f"cannot write {', '.join(existing)}: already exists; choose another --out, or replace with"
+            " --force"
         )
 
 

@@ -44,7 +44,10 @@ def register(commands: Subparsers) -> None:
     )
     subject.add_argument("--key-id", type=_name, metavar="ID", help="all certificates with this key ID")
     subject.add_argument(
-        "--key", type=Path, metavar="FILE", help="a public key; of a certificate file, only that certificate"
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="a public key; if FILE is a certificate, only this certificate is revoked",
     )
     subject.add_argument("--user", type=_name, metavar="NAME", help="every login of this user, by any method")
     revoke.add_argument("--undo", action="store_true", help="remove the revocation")
@@ -86,13 +89,19 @@ def _revoke(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
         print(f"{kind} {name} {state}: nothing to do", file=out)
         return DONE
     audit(config, events.CaRevoke(what=kind, name=name, undo=args.undo), err)
-    state = "no longer revoked" if args.undo else "revoked"
-    print(
-        f"{kind} {name} is {state} at the proxy, from now on.\n"
-        "Targets with RevokedKeys in sshd_config need the new list:\n"
-        "    conchrec ca krl --out FILE",
-        file=out,
-    )
+    if args.undo:
+        text = (
+            f"{kind} {name} is no longer revoked. The proxy accepts it again.\n"
+            "Targets refuse it until they have the new list. Write the list, and copy it to each target\n"
+            "with RevokedKeys in sshd_config:\n"
+        )
+    else:
+        text = (
+            f"{kind} {name} is revoked. The proxy refuses it now.\n"
+            "Targets that users reach without the proxy accept it until they have the new list. Write\n"
+            "the list, and copy it to each target (RevokedKeys in sshd_config):\n"
+        )
+    print(text + "    conchrec ca krl --out FILE", file=out)
     return DONE
 
 
@@ -120,9 +129,10 @@ def _krl(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> 
     authority = open_and_report(config, err)
     write_file(args.out, authority.krl(), 0o644)
     print(
-        f"Wrote everything that is revoked to {args.out}. On each target, in sshd_config:\n"
+        f"Wrote the revocation list to {args.out}.\n"
+        f"First copy it to /etc/ssh/{args.out.name} on each target. Then set in sshd_config there:\n"
         f"    RevokedKeys /etc/ssh/{args.out.name}\n"
-        "sshd reads the file at each login. If it cannot read the file, it refuses all keys.",
+        "sshd reads the list at each login. If it cannot read this file, it refuses all keys.",
         file=out,
     )
     return DONE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from conchrec.audit import events
 from conchrec.ca.authority import CaKind
-from conchrec.ca.rotation import RotationStep
+from conchrec.ca.rotation import RotationPhase, RotationStep
 from conchrec.cli.ca.common import DONE, CommandFailed, audit, describe_key, open_and_report, read_public_key
 from conchrec.cli.rights import rights_for_files
 from conchrec.config.loader import Config
@@ -74,7 +74,10 @@ def _rotate(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     print(f"{ca.value} CA: {rotation.phase.value}", file=out)
     for number, blob in enumerate(authority.trusted(ca)):
         print(f"    {describe_key(blob)} {'signs' if not number else 'is trusted'}", file=out)
-    print(_NEXT_STEPS[ca, step].format(config=config.file), file=out)
+    if step is RotationStep.ROLLBACK and rotation.phase is RotationPhase.IDLE:
+        print(_AFTER_ROLLBACK_OF_INIT[ca], file=out)
+    else:
+        print(_NEXT_STEPS[ca, step], file=out)
     return DONE
 
 
@@ -94,8 +97,8 @@ _NEXT_STEPS = {
         "to the file of TrustedUserCAKeys: until then the target still accepts them."
     ),
     (CaKind.USER, RotationStep.ROLLBACK): (
-        "The old key signs again. Keep both keys in TrustedUserCAKeys of the targets until the certificates\n"
-        "of the new key have expired. Then, if the phase is not idle, run --phase finish."
+        "The old key signs again. Keep both keys in the file of TrustedUserCAKeys on the targets until the\n"
+        "certificates of the new key have expired. Then run --phase finish."
     ),
     (CaKind.HOST, RotationStep.INIT): (
         "Next: let every user trust both keys. Add the output of\n"
@@ -112,7 +115,20 @@ _NEXT_STEPS = {
         "the users' known_hosts."
     ),
     (CaKind.HOST, RotationStep.ROLLBACK): (
-        "The old key signs again. Sign the targets again that have a certificate of the new key.\n"
-        "Then, if the phase is not idle, run --phase finish."
+        "The old key signs again. Next: sign the host key of each target that has a certificate of the new\n"
+        "key again with\n"
+        "    conchrec ca sign-host --host NAME --public-key FILE --out FILE\n"
+        "and restart its sshd. Then run --phase finish."
+    ),
+}
+
+_AFTER_ROLLBACK_OF_INIT = {
+    CaKind.USER: (
+        "The new key was removed; it never signed. Nothing changes for users. If you added its line to the\n"
+        "file of TrustedUserCAKeys on targets, remove it there."
+    ),
+    CaKind.HOST: (
+        "The new key was removed; it never signed. Nothing changes for users. If you added its line to\n"
+        "known_hosts of users, remove it there."
     ),
 }

@@ -139,10 +139,13 @@ def _sign_host(config: Config, args: argparse.Namespace, out: TextIO, err: TextI
         write_file(files[1], f"{public_line(public)} {args.host[0]}\n".encode(), 0o644)
     write_file(certificate_file, f"{public_line(certificate.blob)} {args.host[0]}\n".encode(), 0o644)
     _audit_certificate(config, certificate, "host", err)
-    key_name = key_file.name if new_key is not None else "THE-HOST-KEY-THAT-YOU-CERTIFIED"
+    key_name, copies = "THE-HOST-KEY-THAT-YOU-CERTIFIED", f"{certificate_file}"
+    if new_key is not None:
+        key_name, copies = key_file.name, f"{key_file} (mode 600), {files[1]} and {certificate_file}"
     print(
         f"Wrote {certificate_file}: valid for {', '.join(certificate.principals)}"
-        f" until {certificate.valid_until_text}.\nOn the target, in sshd_config:\n"
+        f" until {certificate.valid_until_text}.\n"
+        f"Copy {copies} to /etc/ssh on the target. Then add to sshd_config there:\n"
         f"    HostKey /etc/ssh/{key_name}\n    HostCertificate /etc/ssh/{certificate_file.name}\n"
         "Then check it with `sshd -t`, and reload sshd: systemctl reload ssh (on some systems: sshd).",
         file=out,

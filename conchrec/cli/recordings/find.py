@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 PROBLEMS = 10
 """At most so many recordings that cannot be searched are named."""
+NOTHING_FOUND = "no recordings found"
 CONTEXT = 80
 """Characters of a line that are printed before and after a match."""
 
@@ -154,6 +155,7 @@ def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> i
         wanted=replace(_filter_of(args), live=args.live, status=args.status, kind=args.kind),
         limit=args.limit,
         hint=lambda reason: print(f"note: this is slow: {escape(reason)}", file=err),
+        errors=err,
     )
 
 
@@ -203,10 +205,12 @@ def listing(
     wanted: Filter | None = None,
     limit: int | None = None,
     hint: Callable[[str], None] = lambda reason: None,
+    errors: TextIO | None = None,
 ) -> int:
     """Print one line for each recording, oldest first; or a JSON array.
 
-    ``hint`` is called with a reason where the listing takes long.
+    ``hint`` is called with a reason where the listing takes long. Without recordings a note is printed to
+    ``errors``.
     """
     recordings: Iterable[ListedRecording] = matching_recordings(
         library, wanted or Filter(), summaries=as_json, hint=hint
@@ -216,7 +220,12 @@ def listing(
     if as_json:
         print_json([recording.fields() for recording in recordings], out)
         return DONE
-    out.writelines(f"{escape(recording.line())}\n" for recording in recordings)
+    is_empty = True
+    for recording in recordings:
+        is_empty = False
+        out.write(f"{escape(recording.line())}\n")
+    if is_empty and errors is not None:
+        print(NOTHING_FOUND, file=errors)
     return DONE
 
 
@@ -277,6 +286,8 @@ def search(
             )
             session = escape(f"{hit.user} {hit.login}@{hit.target}")
             print(hit.sid, format_time(hit.started), time, f"{session}: {line}", file=out)
+    if not hits and not as_json:
+        print(NOTHING_FOUND, file=errors)
     if more:
         print(f"note: there are more lines; show them with --limit {10 * limit}", file=errors)
     return DONE if hits else NO

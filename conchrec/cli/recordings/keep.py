@@ -29,6 +29,7 @@ from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import TrustedKeys
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.storage.recipients import Identities, parse_identities
+from conchrec.text import count_of
 
 if TYPE_CHECKING:
     from conchrec.audit.events import AuditEvent
@@ -76,7 +77,7 @@ def add_identity(parser: argparse.ArgumentParser) -> None:
     """Add ``--identity``, for commands that read the contents of recordings."""
     parser.add_argument(
         "--identity", metavar="FILE", type=Path,
-        help="the private key for encrypted recordings: a file of age-keygen, or an SSH key without a "
+        help="the private key for encrypted recordings: a file made by age-keygen, or an SSH key without a "
         "passphrase",
     )  # fmt: skip
 
@@ -92,19 +93,21 @@ def identities_of(args: argparse.Namespace) -> Identities:
         raise ConfigError("--identity", f"cannot read {args.identity}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(
-            "--identity", f"{args.identity} is not a private key of age or SSH: {error}"
+            "--identity",
+            f"{args.identity} is not an age or SSH private key. Give a file made by age-keygen, or an SSH key"
+            " without a passphrase",
         ) from error
 
 
 def trusted_keys(config: Config | None, args: argparse.Namespace) -> TrustedKeys:
     """The public keys of ``--key``, or of this installation. Raises ConfigError."""
-    from conchrec.keys import public_signing_key, signing_keys  # slow to import
+    from conchrec.keys import installed_signing_keys, signing_keys  # slow to import
 
     if getattr(args, "key", None) is not None:
         with as_invoker():
             return signing_keys(args.key, setting="--key")
     assert config is not None
-    return signing_keys(public_signing_key(config.state_dir))
+    return installed_signing_keys(config.state_dir, has_key_option=hasattr(args, "key"))
 
 
 # -- prune, hold, release
@@ -155,8 +158,8 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
     for recording in expired:
         print(recording.sid, f"{recording.size:>12}", recording.reason, file=out)
     total = sum(recording.size for recording in expired)
-    outcome = "would be removed" if args.dry_run else "removed"
-    print(f"{len(expired)} recordings, {total} bytes: {outcome}", file=out)
+    outcome = "would remove" if args.dry_run else "removed"
+    print(f"{outcome} {count_of(len(expired), 'recording')} ({total} bytes)", file=out)
     return YES
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from conchrec.cli.argument_types import argument_type
 from conchrec.cli.recordings.common import add_json
 from conchrec.cli.recordings.keep import add_identity, identities_of, trusted_keys
 from conchrec.cli.rights import Rights
@@ -24,12 +25,12 @@ from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
 from conchrec.recording.evidence import ledger
 from conchrec.recording.evidence.heads import HeadFile, KnownHead, heads_in_audit
-from conchrec.recording.evidence.ledger_reader import LedgerReader
+from conchrec.recording.evidence.ledger_reader import LedgerReader, parse_head
 from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import TrustedKeys
 from conchrec.recording.storage.layout import MANIFEST, SUFFIXES, RecordingTree
-from conchrec.text import escape
+from conchrec.text import count_of, escape
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -59,9 +60,9 @@ def register(commands: Subparsers) -> None:
         help="a file with the public keys (default: STATE_DIR/recording_key.pub)",
     )  # fmt: skip
     verify.add_argument(
-        "--head", metavar="HEAD", default="",
-        help="a head that you stored elsewhere, like those in the audit log: fail if the ledger does not "
-        "contain it",
+        "--head", metavar="HEAD", type=argument_type(parse_head),
+        help="a head that you stored elsewhere, like those in the audit log (NUMBER:DIGEST): fail if the "
+        "ledger does not contain it",
     )  # fmt: skip
     add_identity(verify)
     add_json(verify)
@@ -97,7 +98,7 @@ class _Report:
 
 def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     keys = trusted_keys(config, args)
-    request = _Verification(config, keys, Verifier(keys, identities_of(args), utc_now), args.head, err)
+    request = _Verification(config, keys, Verifier(keys, identities_of(args), utc_now), args.head or "", err)
     ids = [name for name in args.what if is_session_id(name)]
     if config is not None and (ids or not args.what):
         request.ledger(config.recordings.directory, only=ids or None)
@@ -159,7 +160,11 @@ class _Verification:
         if only is None:
             verified |= self._add(self._verifier.strays(below or root, root))
         if not book.exists and (verified or heads or self._head):
-            self.report.ledger.append(f"the ledger {root / ledger.NAME} does not exist")
+            count = book.missing_heads
+            known = f" ({count} known head{'s are' if count != 1 else ' is'} missing)" if count else ""
+            self.report.ledger.append(
+                f"the ledger {root / ledger.NAME} does not exist{known}. Restore it from a backup"
+            )
         for sid in only or ():
             if sid not in verified:
                 problem = "no such recording: neither the directory nor the ledger has this ID"
@@ -183,7 +188,9 @@ class _Verification:
         if not verified:
             self.report.problems.append(f"nothing to verify: no recordings in {path}")
         elif any(sid for sid, _ in RecordingTree(path).recordings()):
-            self.report.ledger.append(f"the ledger {path / ledger.NAME} does not exist")
+            self.report.ledger.append(
+                f"the ledger {path / ledger.NAME} does not exist. Restore it from a backup"
+            )
         else:
             self.report.notes.append(f"{path} has no ledger: missing recordings are not detected")
 
@@ -284,13 +291,13 @@ def _print(report: _Report, out: TextIO, *, as_json: bool) -> None:
 
 
 def _summary(report: _Report) -> str:
-    count = Counter(verdict.status for verdict in report.verdicts)
+    count = Counter(verdict.summary or verdict.status for verdict in report.verdicts)
     kinds = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
     failed = sum(not verdict.ok for verdict in report.verdicts)
     result = "ok"
     if not report.ok:
         result = f"{failed} FAILED" if failed else "the ledger FAILED" if report.ledger else "FAILED"
-    return f"{len(report.verdicts)} recordings ({kinds or 'none'}): {result}"
+    return f"{count_of(len(report.verdicts), 'recording')} ({kinds or 'none'}): {result}"
 
 
 def _show_progress(verdicts: Iterator[VerifyResult], err: TextIO) -> Iterator[VerifyResult]:

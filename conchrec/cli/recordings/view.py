@@ -64,7 +64,7 @@ def register(commands: Subparsers) -> None:
         "play",
         help="play a recording with its original timing; into a pipe, all at once",
         description="Play a recording on the terminal. Keys: space: pause; .: one step; arrows: 5 s;\n"
-        "PgUp, PgDn: 60 s; [ and ]: markers; 0 to 9: tenths; Home, End; + and -: speed; q: quit.",
+        "PgUp, PgDn: 60 s; [ and ]: markers; 0 to 9: jump to 0 % … 90 %; Home, End; + and -: speed; q: quit.",
         epilog="Example:\n  conchrec recordings play --speed 4 --idle 1 06c5mghfba7faxgaqvzpe16264\n",
     )
     play_parser.add_argument(
@@ -245,7 +245,10 @@ def _show_recording(
     except (RecordingError, OSError) as error:
         where = error.filename if isinstance(error, OSError) and error.filename else sid
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        print(f"conchrec: {escape(str(where))}: {escape(reason or str(error))}", file=errors)
+        advice = ""
+        if isinstance(error, RecordingError) and error.code is ReasonCode.RECORDING_DAMAGED:
+            advice = f"; to check it: conchrec recordings verify {sid}"
+        print(f"conchrec: {escape(str(where))}: {escape(reason or str(error))}{advice}", file=errors)
         return NO
     except KeyboardInterrupt:
         pass  # the user ends the show
@@ -285,7 +288,7 @@ def _new_file(path: Path) -> Iterator[TextIO]:
     """A new file with mode 0600, which appears when it is complete. Raises OSError."""
     with as_invoker():
         if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, "exists already; name another file with -o", str(path))
+            raise FileExistsError(errno.EEXIST, "already exists; choose another file with -o", str(path))
         try:
             new = NewFile(path.absolute(), replaces=False)
         except OSError as error:

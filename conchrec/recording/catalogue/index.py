@@ -188,6 +188,11 @@ class Index:
             self._database.close()
             if isinstance(error, IndexUnusable):
                 raise
+            if isinstance(error, FileNotFoundError):
+                raise IndexUnusable(
+                    f"cannot create the index {self.path}: the directory {self.path.parent} does not exist."
+                    " Check recordings.directory, or start conchrec once"
+                ) from error
             raise IndexUnusable(f"cannot use the index {self.path}: {error.strerror or error}") from error
         return self
 

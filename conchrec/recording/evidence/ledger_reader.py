@@ -6,6 +6,7 @@ Only reads, with public keys alone. ``docs/recordings.md`` has the rules.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,16 @@ from conchrec.recording.evidence.ledger_line import START, BrokenLedger, LedgerA
 from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import NotSigned, TrustedKeys
 
+_HEAD = re.compile("[1-9][0-9]{0,17}:[0-9a-f]{64}")
 _MOST_HEADS = 20
 """The most missing heads that are reported one by one."""
+
+
+def parse_head(text: str) -> str:
+    """Return the head of a ledger, as ``recordings verify`` prints it. Raises ValueError."""
+    if not _HEAD.fullmatch(text):
+        raise ValueError(f"invalid head {text!r}: must be NUMBER:DIGEST, as `recordings verify` prints it")
+    return text
 
 
 @dataclass(slots=True)
@@ -64,6 +73,8 @@ class LedgerReader:
         except FileNotFoundError:
             pass
         self.update()
+        #: The known heads that no line has.
+        self.missing_heads = len({known.head for heads in self._expected.values() for known in heads})
         self._report_missing_heads()
 
     @property
@@ -142,6 +153,14 @@ class LedgerReader:
 
     def _report_missing_heads(self) -> None:
         missing = [known for heads in self._expected.values() for known in heads]
+        if not self.exists:
+            return
+        if not self._number and missing:
+            count = "1 known head is" if self.missing_heads == 1 else f"{self.missing_heads} known heads are"
+            self.problems.append(
+                f"the ledger is empty ({count} missing): it was cut or replaced. Restore it from a backup"
+            )
+            return
         for known in missing[:_MOST_HEADS]:
             of = f", session {known.sid}" if known.sid else ""
             where = f"{known.source}{of}"

@@ -36,12 +36,14 @@ _SETTLED = timedelta(seconds=10)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyResult:
     """The result for one recording. ``status`` is that of the manifest, or *live*, *not completed*, *removed*
-    (the ledger says so), *gone* or *unreadable*. ``notes`` are facts that a reader has to know."""
+    (the ledger says so), *gone* or *unreadable*. ``notes`` are facts that a reader has to know.
+    ``summary`` is what the line with the numbers counts it as; empty: the status."""
 
     sid: str
     status: str
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    summary: str = ""
 
     @property
     def ok(self) -> bool:
@@ -100,11 +102,11 @@ class Verifier:
                     result = self.recording(path)
                 elif name == sid + MANIFEST and is_session_id(sid) and not _has_recording(path):
                     problem = f"the recording is missing: there is only its manifest, {name}"
-                    result = VerifyResult(sid=sid, status="gone", problems=(problem,))
+                    result = VerifyResult(sid=sid, status="gone", problems=(problem,), summary="missing")
                 else:
                     continue
                 if tree is not None:
-                    problems = (*result.problems, f"wrong directory: {parent}")
+                    problems = (*result.problems, _misplaced(tree, sid, parent))
                     result = replace(result, problems=problems)
                 yield result
         for error in unreadable:
@@ -121,7 +123,7 @@ class Verifier:
         line = entry.opened or entry.sealed or entry.held
         reason = f"line {line} of the ledger names it" if line else "it was removed during the verification"
         problem = f"the recording is missing: {reason}"
-        return VerifyResult(sid=sid, status="gone", problems=(*entry.problems, problem))
+        return VerifyResult(sid=sid, status="gone", problems=(*entry.problems, problem), summary="missing")
 
     def _verify_existing(self, tree: RecordingTree, sid: str, entry: LedgerEntry) -> VerifyResult:
         problems, notes = list(entry.problems), list(entry.notes)
@@ -143,7 +145,13 @@ class Verifier:
                 return VerifyResult(
                     sid=sid, status="not completed", problems=tuple(problems), notes=tuple(notes)
                 )
-            return VerifyResult(sid=sid, status="live", problems=tuple(problems), notes=tuple(notes))
+            return VerifyResult(
+                sid=sid,
+                status="live",
+                problems=tuple(problems),
+                notes=tuple(notes),
+                summary="without manifest" if entry.sealed else "",
+            )
         contents = self.recording(tree.path(sid))
         problems += contents.problems
         if not entry.sealed:
@@ -156,7 +164,11 @@ class Verifier:
             except OSError as error:
                 problems.append(f"cannot read the manifest: {error.strerror}")
         return VerifyResult(
-            sid=sid, status=contents.status, problems=tuple(problems), notes=(*contents.notes, *notes)
+            sid=sid,
+            status=contents.status,
+            problems=tuple(problems),
+            notes=(*contents.notes, *notes),
+            summary=contents.summary,
         )
 
     def recording(self, path: Path) -> VerifyResult:
@@ -182,7 +194,9 @@ class Verifier:
             problem = f"cannot read the manifest: {error.strerror}"
             return VerifyResult(sid=sid, status="unreadable", problems=(problem,))
         except RecordingError as error:
-            return VerifyResult(sid=sid or path.name, status="unreadable", problems=(error.public,))
+            return VerifyResult(
+                sid=sid or path.name, status="unreadable", problems=(error.public,), summary="not trusted"
+            )
         problems, notes = [], []
         if manifest.status is Status.DAMAGED:
             problems.append(manifest.reason)
@@ -257,6 +271,12 @@ class Verifier:
                 f"the checkpoint at byte {size} does not match the bytes before it",
                 code=ReasonCode.RECORDING_CHANGED,
             )
+
+
+def _misplaced(tree: RecordingTree, sid: str, parent: str) -> str:
+    """The problem of a recording that is not where its ledger expects it."""
+    expected = f": expected {tree.manifest_path(sid).parent}" if is_session_id(sid) else ""
+    return f"this file is in the wrong directory ({parent}){expected}"
 
 
 def _has_recording(manifest: Path) -> bool:

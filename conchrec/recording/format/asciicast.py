@@ -113,7 +113,7 @@ class Event:
             or not isinstance(fields[1], str)
             or not isinstance(fields[2], str)
         ):
-            raise Damaged("the recording has a line that is not an event")
+            raise Damaged("the recording is damaged: a line is not an event")
         return cls(time=float(fields[0]), code=fields[1], text=fields[2])
 
 
@@ -160,7 +160,7 @@ def _decode(line: bytes) -> object:
     try:
         value: object = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise Damaged("the recording has a line that is not JSON", str(error)) from error
+        raise Damaged("the recording is damaged: a line is not JSON", str(error)) from error
     return value
 
 

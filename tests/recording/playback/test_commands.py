@@ -114,4 +114,4 @@ def test_names_what_it_cannot_read(bench: Bench) -> None:
     show, _ = opened(play(source(recorder, bench), size=SIZE))
     assert not isinstance(show, PlainOutput)
     shown(show)
-    assert (show.picture(), show.problem) == ("one\x1b[K\n", "the recording has a line that is not JSON")
+    assert (show.picture(), show.problem) == ("one\x1b[K\n", "the recording is damaged: a line is not JSON")
