@@ -249,7 +249,7 @@ def _decide(
             rule = f"{_roles(reaches)} cannot be used from {shown}"
         else:
             rule = (
-                f"{_roles(reaches)} needs an allowed source address, and none was given; add --from ADDRESS"
+                f"{_roles(reaches)} needs an allowed source address, and the user's address is not known"
             )
         return unreachable(ReasonCode.SOURCE_NOT_ALLOWED, rule, line)
     closed, here = here, [reach for reach in here if is_open(reach.role.times, now)]

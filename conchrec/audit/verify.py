@@ -198,10 +198,8 @@ class AuditVerifier:
         if vouched == (file.before_size, file.before.hexdigest()):
             for foreign in file.foreign:
                 foreign.is_explained = True
-            count = len(file.foreign)
-            self.notes.append(
-                f"{file.name}: {count} lines are older than the chain, and unchanged since then"
-            )
+            lines = _lines_are(len(file.foreign))
+            self.notes.append(f"{file.name}: {lines} older than the chain, and unchanged since then")
 
     def _read_line(self, file: _LogFile, line: AuditLine, raw: bytes) -> None:
         chain = self.chains.get(line.chain)
@@ -310,7 +308,7 @@ class AuditVerifier:
 
     def _unchained_file(self, name: str, lines: int) -> None:
         if self._is_first_ever:
-            self.notes.append(f"{name}: {lines} lines are older than the chain, and not protected")
+            self.notes.append(f"{name}: {_lines_are(lines)} older than the chain, and not protected")
         elif lines and self.chains:
             self._problem(f"{name}: its {lines} lines are not part of a chain")
 
@@ -330,7 +328,7 @@ class AuditVerifier:
         if chain.end == "rotated":
             self.notes.append(f"chain {chain.name} continues in a file that was not given")
         elif chain.end == "open":
-            lines = "line is" if chain.unsigned == 1 else f"{chain.unsigned} lines are"
+            lines = "line is" if chain.unsigned == 1 else _lines_are(chain.unsigned)
             unsigned = f". The last {lines} not signed yet" if chain.unsigned else ""
             self.notes.append(
                 f"chain {chain.name} is not closed (last line {chain.last_time}): conchrec is still"
@@ -374,3 +372,7 @@ class AuditVerifier:
             self.problems.append(text)
         else:
             self.more_problems += 1
+
+
+def _lines_are(number: int) -> str:
+    return "1 line is" if number == 1 else f"{number} lines are"

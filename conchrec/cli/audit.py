@@ -35,8 +35,8 @@ compressed ones (gz, bz2, xz, zst), and compares them with the heads in the stat
 directory. With --key and FILE it needs no configuration: an auditor can verify
 copies on another machine with the public key STATE_DIR/recording_key.pub.
 
-A chain without a closing line gets a note: its process was killed, or it still
-runs. docs/audit.md describes what is detected and what cannot be.
+A chain that is not closed gets a note: conchrec is still running, or was killed.
+docs/audit.md describes what is detected and what cannot be.
 """
 _EPILOG = """\
 Examples:

@@ -207,7 +207,7 @@ def test_notes_lines_older_than_the_chain(there: Installation) -> None:
     there.process("new")
     there.process("again")
     output = there.is_ok()
-    assert "audit.jsonl.1: 1 lines are older than the chain, and not protected" in output
+    assert "audit.jsonl.1: 1 line is older than the chain, and not protected" in output
     assert "audit.jsonl: 4 lines are older than the chain, and unchanged since then" in output
     content = there.path.read_bytes()
     there.path.write_bytes(content.replace(b"old", b"0ld", 1))

@@ -67,7 +67,7 @@ def test_hints_at_missing_index(recordings: RecordingsDirectory, monkeypatch: py
     recordings.recorded(b"three")
     code, listed, errors = run(recordings, "ls")
     assert (code, errors.count("\n")) == (0, 1) and "conchrec recordings rebuild-index" in errors
-    assert run(recordings, "rebuild-index") == (0, "3 recordings are in the index\n", "")
+    assert run(recordings, "rebuild-index") == (0, "the index has 3 recordings\n", "")
     assert run(recordings, "ls") == (0, listed, "")
     (recordings.directory / NAME).write_bytes(b"no database" * 1000)
     code, again, errors = run(recordings, "ls")

@@ -59,7 +59,7 @@ async def test_finds_screen_contents(stage: Stage) -> None:
     result = await house.proxy.command("recordings", "search", "plain")
     assert result.code == 1 and "conchrec recordings rebuild-index" in result.errors
     rebuilt = (await house.proxy.command("recordings", "rebuild-index")).check()
-    assert rebuilt.text == "2 recordings are in the index\n"
+    assert rebuilt.text == "the index has 2 recordings\n"
     assert plain in (await house.proxy.command("recordings", "search", "plain words")).check().text
 
 

@@ -53,7 +53,7 @@ def _rotate(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
         if step is not RotationStep.INIT or not config.ca_agent:
             raise CommandFailed(
                 "--public-key works only with --phase init and a configured ca_agent;"
-                " without ca_agent, leave it out: init creates the new key"
+                " without ca_agent, omit it: init creates the new key"
             )
         public = read_public_key(args.public_key)
     elif step is RotationStep.INIT and config.ca_agent:

@@ -37,7 +37,7 @@ from conchrec.recording.catalogue.listing import (
 )
 from conchrec.recording.evidence.ledger import NAME as LEDGER
 from conchrec.recording.retention import held_recordings
-from conchrec.text import escape
+from conchrec.text import count_of, escape
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -193,7 +193,7 @@ def _rebuild(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO)
         err.write("\r\x1b[K")
     for problem in problems:
         print(f"conchrec: {escape(problem)}", file=err)
-    print(f"{count - len(problems)} recordings are in the index", file=out)
+    print(f"the index has {count_of(count - len(problems), 'recording')}", file=out)
     return NO if problems else DONE
 
 

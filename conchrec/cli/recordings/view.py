@@ -137,7 +137,7 @@ def _parse_number(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < _LARGEST_NUMBER:
-        raise ValueError(f"invalid number {text!r}: must be greater than 0, like 2 or 0.5")
+        raise ValueError(f"invalid number {text!r}: must be greater than 0 and less than 1000000")
     return number
 
 

@@ -17,7 +17,7 @@ from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.evidence import ledger
 from conchrec.recording.evidence.ledger import BrokenLedger, Ledger, LedgerAction
-from conchrec.recording.evidence.ledger_reader import LedgerReader
+from conchrec.recording.evidence.ledger_reader import LedgerReader, parse_head
 from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.manifest import Status
 from conchrec.recording.format.session_id import new_session_id
@@ -379,3 +379,12 @@ def test_leaves_output_unchanged_for_players(bench: Bench) -> None:
         ("o", "line 0\r\n"), ("o", "line 1\r\n"), ("o", "line 2\r\n"),
     ]  # fmt: skip
     assert RecordingTree(bench.directory).path(closed.manifest.sid) == closed.path
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "7", f"0:{64 * 'a'}", f"7:{63 * 'a'}", f"7:{64 * 'g'}", f"7:{64 * 'a'}\n"]
+)
+def test_rejects_malformed_head(text: str) -> None:
+    with pytest.raises(ValueError, match="must be NUMBER:DIGEST"):
+        parse_head(text)
+    assert parse_head(f"7:{64 * 'a'}") == f"7:{64 * 'a'}"
