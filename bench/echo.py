@@ -12,7 +12,7 @@ from bench.figures import Bar, Figure, at_most_more, at_most_ratio, percentile
 from bench.meter import written
 from bench.scene import HOST, Route, Scene, make_scene
 from bench.terminal import Terminal
-from tests.support.waiting import fact, in_thread
+from tests.support.wait import fact, in_thread
 
 #: Between two keys, so that each finds everything idle.
 PAUSE = 0.01

@@ -37,7 +37,7 @@ from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN, Sshd
-from tests.support.waiting import TookTooLong, in_thread
+from tests.support.wait import TookTooLong, in_thread
 
 #: What an honest user may notice: key and login, by what they take when nothing else goes on.
 ECHO_TIMES, ECHO_MORE = 3.0, 5.0

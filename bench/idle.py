@@ -16,7 +16,7 @@ from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN
-from tests.support.waiting import reactor
+from tests.support.wait import reactor
 
 #: Sessions before the first look: what a process needs once, for any user.
 FIRST = 20

@@ -6,7 +6,7 @@ import re
 
 from bench.scene import HOST, Route, make_scene
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 _KEX = re.compile(r"debug1: kex: algorithm: (\S+)")
 _CIPHER = re.compile(r"debug1: kex: (?:server->client|client->server) cipher: (\S+) MAC: (\S+)")

@@ -9,7 +9,7 @@ from bench.figures import Figure, at_least_ratio, at_most, at_most_ratio
 from bench.scene import HOST, PROMPT, Route, make_scene
 from bench.terminal import Terminal
 from tests.support.client import AccessMethod
-from tests.support.waiting import in_thread, together
+from tests.support.wait import in_thread, together
 
 
 def _prompt(route: Route) -> float:

@@ -20,7 +20,7 @@ from tests.support.process import Process, Result, descendants, environment, run
 from tests.support.proxy import Settings
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import fact, reactor
+from tests.support.wait import fact, reactor
 
 HOST = "web1"
 PROMPT = "bench> "
@@ -92,8 +92,8 @@ class Route:
         control = self._stage.short / self._stage.unique("control")
         shared = ("-o", f"ControlPath={control}")
         master = self.start("-N", "-M", *shared, HOST)
-        await fact(lambda: control.is_socket() or not master.running, lambda: f"no login:\n{master}")
-        assert master.running, f"no login:\n{master}"
+        await fact(lambda: control.is_socket() or not master.is_running, lambda: f"no login:\n{master}")
+        assert master.is_running, f"no login:\n{master}"
         self.options = (*self.options, *shared)
 
     async def settled(self) -> None:

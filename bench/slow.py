@@ -10,7 +10,7 @@ from bench.benchmark import KIB, Benchmark, Measured, Run
 from bench.figures import Figure, at_most
 from bench.scene import HOST, Recorded, make_scene
 from tests.support.client import AccessMethod
-from tests.support.waiting import in_thread
+from tests.support.wait import in_thread
 
 MIB = KIB * KIB
 #: Bytes a second, and how often some of them are read.

@@ -17,7 +17,7 @@ from tests.support.client import AccessMethod
 from tests.support.defaults import without_installed_configuration
 from tests.support.house import House, build
 from tests.support.stage import Stage
-from tests.support.waiting import block
+from tests.support.wait import block
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)

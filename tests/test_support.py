@@ -12,7 +12,7 @@ from tests.support.cast import plays_as, read_cast
 from tests.support.process import Process, descendants, environment, run
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import TookTooLong, fact, together
+from tests.support.wait import TookTooLong, fact, together
 
 
 async def _ssh(stage: Stage) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def sftp(codes: Codes) -> Scene:
 
 @scenario
 def sftp_malformed(codes: Codes) -> Scene:
-    """A packet that is none: the session goes on, and is not accounted for any more."""
+    """An invalid packet: the session goes on, and its files are no longer in the account."""
     scene = Scene(codes)
     scene.begin()
     scene.session()

@@ -150,7 +150,7 @@ def test_keeps_messages_of_verification(golden: Compare, copies: RecordingCopies
     copies.changed("a manifest is not signed", manifest, json.dumps(unsigned).encode())
     copies.changed("a line of the ledger is gone", ledger, b"".join(lines[:3] + lines[4:]))
     copies.changed("the ledger is cut", ledger, b"".join(lines[:-1]))
-    copies.changed("the ledger has a line that is none", ledger, b"".join(lines) + b"nonsense\n")
+    copies.changed("the ledger has a line that is not JSON", ledger, b"".join(lines) + b"nonsense\n")
     copies.changed("the ledger is empty", ledger, b"")
     copies.changed("the ledger is gone", ledger, None)
     copy = cast.with_name("0" + "1" * 25 + ".cast")

@@ -18,7 +18,7 @@ from tests.support.house import House
 from tests.support.process import Result, run
 from tests.support.proxy import Event
 from tests.support.sshd import LOGIN
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 MINUTES = 60.0
 PIPELINING = pytest.mark.parametrize("pipelining", [False, True], ids=["files", "pipelining"])

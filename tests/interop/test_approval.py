@@ -13,7 +13,7 @@ from tests.support.keyboard import Keyboard
 from tests.support.ports import free_port
 from tests.support.process import Process, Result
 from tests.support.stage import Stage
-from tests.support.waiting import becomes, fact
+from tests.support.wait import becomes, fact
 from tests.system.test_live_change import reloaded
 
 ANSWERING = "BatchMode no\nPreferredAuthentications publickey,keyboard-interactive\nNumberOfPasswordPrompts 1"

@@ -11,7 +11,7 @@ from tests.support.house import House, build
 from tests.support.keys import Key
 from tests.support.process import run
 from tests.support.stage import Stage
-from tests.support.waiting import fact, together
+from tests.support.wait import fact, together
 
 
 async def in_agent(stage: Stage, kinds: dict[str, str]) -> tuple[House, Agent, list[Key]]:

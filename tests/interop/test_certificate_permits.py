@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 from tests.support.proxy import Event
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import block
+from tests.support.wait import block
 
 OPEN = {"port_forwarding": True, "x11_forwarding": True, "forward_agent": True}
 SIDES = ("outer", "inner")

@@ -21,7 +21,7 @@ from fuzz.channels.runner import client_step
 from tests.support.house import House, build
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import fact, reactor
+from tests.support.wait import fact, reactor
 
 SEQUENCES = 16
 SEED = 1

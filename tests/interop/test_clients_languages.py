@@ -19,7 +19,7 @@ from tests.support.house import House, build
 from tests.support.process import environment, run
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import block, in_thread
+from tests.support.wait import block, in_thread
 
 #: How long libssh2 waits for anything.
 MILLISECONDS = 60_000

@@ -16,7 +16,7 @@ from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import in_thread
+from tests.support.wait import in_thread
 
 
 def _session(house: House, host: str, port: int, user: str, proxy_command: str) -> Any:

@@ -18,7 +18,7 @@ from tests.support.ports import free_port
 from tests.support.process import Result, run
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact
+from tests.support.wait import block, fact
 
 NEWEST = Path(__file__).resolve().parents[2] / ".clients" / "newest" / "bin"
 SSH = str(NEWEST / "ssh")

@@ -23,7 +23,7 @@ from tests.support.ports import free_port
 from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import block, in_thread
+from tests.support.wait import block, in_thread
 
 SECONDS = 20.0
 

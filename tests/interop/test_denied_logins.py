@@ -11,7 +11,7 @@ from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact
+from tests.support.wait import block, fact
 
 SPELLINGS = (f"{LOGIN}/x", f"{LOGIN}/", f"{LOGIN}:x", LOGIN.upper(), f"{LOGIN}@x", f"X\\{LOGIN}", f"{LOGIN}.")
 ROLE = {"logins": ["*", "*@*", "X\\*"], "deny": {"logins": [LOGIN]}}

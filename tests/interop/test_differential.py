@@ -21,7 +21,7 @@ from tests.support.house import House, build
 from tests.support.ports import free_port
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import block, in_thread
+from tests.support.wait import block, in_thread
 
 SECONDS = 60.0
 Story = list[tuple[object, ...]]

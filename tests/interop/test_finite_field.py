@@ -11,7 +11,7 @@ import pytest
 from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact, together
+from tests.support.wait import block, fact, together
 
 GROUP14, GROUP16 = "diffie-hellman-group14-sha256", "diffie-hellman-group16-sha512"
 

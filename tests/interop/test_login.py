@@ -38,7 +38,7 @@ from tests.support.process import Process, environment, run
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
 from tests.support.unixagent import connect_agent
-from tests.support.waiting import fact, in_time, reactor
+from tests.support.wait import fact, in_time, reactor
 
 KINDS = ("ed25519", "ecdsa", "rsa")
 

@@ -27,7 +27,7 @@ from tests.support.keys import Key, sign_user
 from tests.support.process import Result, environment, run
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import becomes, block, fact
+from tests.support.wait import becomes, block, fact
 
 OURS = "conchrec:joe"
 

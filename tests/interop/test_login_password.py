@@ -22,7 +22,7 @@ from tests.support.keyboard import Keyboard
 from tests.support.process import Process, Result, environment, run
 from tests.support.proxy import Event
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact
+from tests.support.wait import block, fact
 from tests.system.test_haproxy import BALANCER
 
 PASSWORD = "corr€ct horse"

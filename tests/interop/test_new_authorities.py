@@ -14,7 +14,7 @@ from tests.support.house import House, build
 from tests.support.process import Result, run
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 HOSTS = "localhost,127.0.0.1"
 

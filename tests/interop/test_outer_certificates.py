@@ -9,7 +9,7 @@ from tests.support.house import House, build
 from tests.support.keys import Key, sign_host, sign_user
 from tests.support.process import Result
 from tests.support.stage import Stage
-from tests.support.waiting import block
+from tests.support.wait import block
 
 
 @pytest.fixture(scope="module")

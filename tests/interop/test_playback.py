@@ -16,7 +16,7 @@ from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
 from tests.support.tmux import Tmux, start_tmux
-from tests.support.waiting import block, fact
+from tests.support.wait import block, fact
 
 HOSTILE = [
     "\x1b[c", "\x1b[>c", "\x1b[=c", "\x1bZ", "\x1b[5n", "\x1b[6n", "\x1b[?6n", "\x1b[?996n", "\x1b[>q",
@@ -342,7 +342,7 @@ async def test_follows_live_session(playback: Playback) -> None:
     await tmux.shows("first")
     await tmux.shows(" live ", row=29)
     await piped.says("first")
-    assert piped.running
+    assert piped.is_running
     session.write(b"\r")
     (await session.wait()).check()
     await tmux.shows("second")

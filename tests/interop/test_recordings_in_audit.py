@@ -15,7 +15,7 @@ import pytest
 from tests.support.house import House, build
 from tests.support.otherclients import paramiko_connections
 from tests.support.stage import Stage
-from tests.support.waiting import LONG, fact, in_thread
+from tests.support.wait import LONG, fact, in_thread
 
 
 def leave(channel: paramiko.Channel) -> None:

@@ -13,7 +13,7 @@ from tests.support.keys import Key, sign_user
 from tests.support.process import environment
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact, together
+from tests.support.wait import block, fact, together
 
 AGENT_WAYS = (AccessMethod.INNER_AGENT, AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM)
 
@@ -143,7 +143,7 @@ async def test_waits_for_confirmation_of_key(stage: Stage) -> None:
     others = [house.client(AccessMethod.OUTER_AGENT), house.client(AccessMethod.INNER_AGENT)]
     results = await together(client.ssh("web1", "echo at once") for client in others)
     assert [result.text for result in results] == ["at once\n"] * 2, str(results[0])
-    assert waiting.running
+    assert waiting.is_running
     answer.touch()
     result = await waiting.wait()
     assert (result.stdout, result.code) == (b"confirmed\n", 0), str(result)

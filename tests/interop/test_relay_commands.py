@@ -12,7 +12,7 @@ import pytest
 from tests.support.client import AccessMethod
 from tests.support.house import House
 from tests.support.process import descendants
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 MIB = 1024 * 1024
 
@@ -187,7 +187,7 @@ async def test_records_nothing_without_session(house: House, method: AccessMetho
     before = house.proxy.sids()
     control = house.stage.short / house.stage.unique("control")
     process = house.client(method).start("-N", "-M", "-o", f"ControlPath={control}", "web1")
-    await fact(lambda: control.is_socket() or not process.running, lambda: str(process))
+    await fact(lambda: control.is_socket() or not process.is_running, lambda: str(process))
     process.kill()
     await process.wait()
     assert house.proxy.sids() == before

@@ -13,7 +13,7 @@ from tests.support.house import House, build
 from tests.support.keys import Key
 from tests.support.sshd import Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import block, together
+from tests.support.wait import block, together
 
 CIPHERS = (
     "chacha20-poly1305@openssh.com",

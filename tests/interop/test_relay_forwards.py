@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 from tests.support.process import Process, Result, environment, run
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact
+from tests.support.wait import block, fact
 
 SPEAK = Path(speaker.__file__)
 
@@ -38,10 +38,10 @@ async def forwarding(house: House, method: AccessMethod, *flags: str) -> Process
     # The jump connection of -J says a good deal of that, too, but it has no listeners.
     ready = ("Local forwarding listening on ", "remote forward success for", "Local connections to")
     await fact(
-        lambda: not process.running or any(text.encode() in process.stderr for text in ready),
+        lambda: not process.is_running or any(text.encode() in process.stderr for text in ready),
         lambda: f"no forwarding:\n{process}",
     )
-    assert process.running, str(process)
+    assert process.is_running, str(process)
     return process
 
 

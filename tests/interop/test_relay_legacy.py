@@ -14,7 +14,7 @@ from tests.support.ports import free_port
 from tests.support.process import environment
 from tests.support.sshd import Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import block
+from tests.support.wait import block
 
 LEGACY = {"targets": {"old": {"hosts": ["localhost"], "algorithms": "legacy"}}}
 

@@ -15,7 +15,7 @@ from tests.support.house import build
 from tests.support.otherclients import paramiko_connections
 from tests.support.process import descendants
 from tests.support.stage import Stage
-from tests.support.waiting import LONG, in_thread
+from tests.support.wait import LONG, in_thread
 
 
 async def test_ends_session_at_time_limit(stage: Stage) -> None:

@@ -6,7 +6,7 @@ import os
 
 from tests.support.client import AccessMethod
 from tests.support.house import House
-from tests.support.waiting import fact, together
+from tests.support.wait import fact, together
 
 MINUTES = 60.0
 
@@ -18,7 +18,7 @@ async def test_serves_ten_sessions_on_one_connection(house: House, method: Acces
     control = house.stage.short / house.stage.unique("control")
     shared = ("-o", f"ControlPath={control}")
     master = client.start("-N", "-M", *shared, "web1")
-    await fact(lambda: control.is_socket() or not master.running, lambda: f"no master:\n{master}")
+    await fact(lambda: control.is_socket() or not master.is_running, lambda: f"no master:\n{master}")
     contents = [os.urandom(300_000 + number) for number in range(10)]
     results = await together(
         client.ssh(*shared, "web1", f"cat; echo err{number} >&2; exit {number}", stdin=contents[number])
@@ -44,7 +44,7 @@ async def test_records_consecutive_sessions_separately(house: House) -> None:
     control = house.stage.short / house.stage.unique("control")
     shared = ("-o", f"ControlPath={control}")
     master = client.start("-N", "-M", *shared, "web1")
-    await fact(lambda: control.is_socket() or not master.running, lambda: f"no master:\n{master}")
+    await fact(lambda: control.is_socket() or not master.is_running, lambda: f"no master:\n{master}")
     for number in range(5):
         result = await client.ssh(*shared, "web1", f"echo {number}")
         assert result.stdout == b"%d\n" % number, str(result)

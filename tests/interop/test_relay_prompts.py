@@ -13,7 +13,7 @@ from tests.support.ports import free_port
 from tests.support.process import Result, environment
 from tests.support.sshd import Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact
+from tests.support.wait import block, fact
 
 SECRET = "corr€ct horse"
 SETTINGS = {

@@ -7,7 +7,7 @@ import pytest
 from tests.support.cast import plays_as, read_cast
 from tests.support.client import AccessMethod
 from tests.support.house import House
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 SHOWN = (
     "plain\r\n\x1b[1;31mred\x1b[0m h\u00e9llo \u65e5\u672c\u8a9e \U0001f600\r\n"

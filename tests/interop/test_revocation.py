@@ -14,7 +14,7 @@ from tests.support.keys import Key
 from tests.support.process import Process
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import block
+from tests.support.wait import block
 
 #: The longest time until a revoked user is disconnected, in seconds.
 SOON = 5.0

@@ -11,7 +11,7 @@ from tests.support.keys import Key
 from tests.support.process import run
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import block
+from tests.support.wait import block
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.support.process import Result
 from tests.support.proxy import Event
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact
+from tests.support.wait import block, fact
 
 OPEN: dict[str, object] = {"port_forwarding": True, "x11_forwarding": True, "forward_agent": True}
 ROLES: dict[str, dict[str, object]] = {

@@ -17,7 +17,7 @@ from tests.support.keyboard import Keyboard
 from tests.support.ports import free_port
 from tests.support.skagent import SkAgent
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact
+from tests.support.wait import block, fact
 
 SECRET = b"12345678901234567890"
 TOTP = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"

@@ -10,7 +10,7 @@ import pytest
 from tests.support.client import AccessMethod, Client
 from tests.support.house import House
 from tests.support.process import Process, run
-from tests.support.waiting import fact, together
+from tests.support.wait import fact, together
 
 # sshfs gives -a to ssh, and that wins: an agent comes with the outer connection or not at all.
 METHODS = pytest.mark.parametrize(
@@ -41,7 +41,7 @@ async def mount(house: House, client: Client, there: Path, here: Path, *options:
     house.stage.at_end(unmount)
 
     def mounted() -> bool:
-        assert process.running, f"it ended:\n{process}"
+        assert process.is_running, f"it ended:\n{process}"
         return f" {here} fuse.sshfs " in Path("/proc/self/mounts").read_text()
 
     await fact(mounted, lambda: f"not mounted:\n{process}\n{house.proxy.log}")

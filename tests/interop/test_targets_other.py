@@ -20,7 +20,7 @@ from tests.support.ports import free_port
 from tests.support.process import Process, run
 from tests.support.proxy import our_environment
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact, together
+from tests.support.wait import block, fact, together
 
 AGENT_WAYS = (AccessMethod.INNER_AGENT, AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM)
 
@@ -162,7 +162,7 @@ async def test_serves_ten_sessions_at_other_server(street: Street, kind: Kind) -
     control = street.house.stage.short / street.house.stage.unique("control")
     shared = ("-o", f"ControlPath={control}")
     master = client.start("-N", "-M", *shared, "web1")
-    await fact(lambda: control.is_socket() or not master.running, lambda: f"no master:\n{master}")
+    await fact(lambda: control.is_socket() or not master.is_running, lambda: f"no master:\n{master}")
     contents = [os.urandom(100_000 + number) for number in range(10)]
     results = await together(
         client.ssh(*shared, "web1", f"cat; exit {number}", stdin=contents[number]) for number in range(10)

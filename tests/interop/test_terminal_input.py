@@ -10,7 +10,7 @@ from tests.support.cast import Cast
 from tests.support.house import House, build
 from tests.support.process import Process
 from tests.support.stage import Stage
-from tests.support.waiting import block
+from tests.support.wait import block
 
 PASSWORD = "Tr0ub4dor"
 ASK = "python3 -c 'import getpass; getpass.getpass()'"

@@ -21,7 +21,7 @@ from tests.support.otherclients import PATIENCE, paramiko_connections, putty
 from tests.support.process import Result, run
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import fact, in_thread
+from tests.support.wait import fact, in_thread
 
 LARGE = 9_000_001
 Fields = dict[str, object]

@@ -16,7 +16,7 @@ from tests.support.cast import Cast
 from tests.support.house import House, build
 from tests.support.process import Process
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 SERVER = "/usr/lib/openssh/sftp-server"
 EXTERNAL = f"Subsystem sftp {SERVER} -u 0"

@@ -42,7 +42,7 @@ from tests.support.powers import at_once
 from tests.support.process import Result, environment, run
 from tests.support.sshd import Sshd, version
 from tests.support.stage import Stage
-from tests.support.waiting import block, in_thread, in_time, reactor
+from tests.support.wait import block, in_thread, in_time, reactor
 
 HYBRID = b"mlkem768x25519-sha256"
 CURVE = b"curve25519-sha256"

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 
 from conchrec.service.listen import ACCEPTS, BACKLOG, listener, with_backlog
-from tests.support.waiting import reactor
+from tests.support.wait import reactor
 
 
 @pytest.mark.parametrize(

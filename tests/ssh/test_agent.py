@@ -28,7 +28,7 @@ from tests.support.logins import user_certificate
 from tests.support.process import environment, run
 from tests.support.stage import Stage
 from tests.support.unixagent import connect_agent, connect_keeper
-from tests.support.waiting import becomes
+from tests.support.wait import becomes
 
 KEY = memory_key().public().blob()
 RSA = memory_key("rsa").public().blob()

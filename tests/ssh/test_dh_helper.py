@@ -25,7 +25,7 @@ from conchrec.ssh.dh_helper import (
     KeyExchangeRefused,
 )
 from tests.support.helper import FakeProcess, Processes, RealProcess
-from tests.support.waiting import block, fact, in_time, reactor
+from tests.support.wait import block, fact, in_time, reactor
 
 BUSY = "too many key exchanges are waiting; try again later"
 

@@ -12,7 +12,7 @@ from tests.support.process import Process, Result, environment, run
 from tests.support.proxy import Proxy
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import LONG
+from tests.support.wait import LONG
 
 
 class AccessMethod(Enum):

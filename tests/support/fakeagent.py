@@ -12,7 +12,7 @@ from twisted.internet.unix import Server
 from conchrec.ssh import agent_messages as a
 from conchrec.ssh.wire import Reader, string
 from tests.support.stage import Stage
-from tests.support.waiting import reactor
+from tests.support.wait import reactor
 
 
 class Habit(Enum):

@@ -21,7 +21,7 @@ from twisted.internet.process import PTYProcess
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from tests.support.waiting import LONG, TookTooLong, fact, in_time, reactor
+from tests.support.wait import LONG, TookTooLong, fact, in_time, reactor
 
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 PATH = os.pathsep.join([os.environ.get("PATH", "/usr/bin:/bin"), *SBIN])
@@ -160,7 +160,7 @@ class Process:
     # -- what we do with it
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Tell whether the process, or something that has its output, still runs."""
         return self._failure is None
 
@@ -192,7 +192,7 @@ class Process:
                 at = stream.find(wanted, after)
                 if at >= 0:
                     return at + len(wanted)
-            if not self.running:
+            if not self.is_running:
                 raise AssertionError(f"it ended without saying {wanted!r}:\n{self._result()}")
             return None
 
@@ -202,14 +202,14 @@ class Process:
         """Wait until it has made its terminal raw: from now on what is typed is not echoed on the way."""
 
         def look() -> bool:
-            assert self.running, f"it ended:\n{self._result()}"
+            assert self.is_running, f"it ended:\n{self._result()}"
             return not termios.tcgetattr(self._main)[3] & termios.ICANON
 
         await fact(look, lambda: f"its terminal is not raw:\n{self}")
 
     async def wait(self, within: float = LONG) -> Result:
         """How it ended."""
-        if self.running:
+        if self.is_running:
             done: Deferred[None] = Deferred()
             self._waiting.append(done)
             try:

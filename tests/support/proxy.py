@@ -16,7 +16,7 @@ import yaml
 from tests.support.cast import Cast, read_cast
 from tests.support.ports import free_port
 from tests.support.process import Process, Result, environment, run
-from tests.support.waiting import LONG, fact
+from tests.support.wait import LONG, fact
 
 ROOT = Path(__file__).resolve().parents[2]
 Settings = Mapping[str, object]
@@ -112,7 +112,7 @@ class Proxy:
         process = self.launch()
 
         def listens() -> bool:
-            assert process.running, f"the proxy ended:\n{self.log}"
+            assert process.is_running, f"the proxy ended:\n{self.log}"
             with socket.socket() as probe:
                 probe.settimeout(5)
                 return probe.connect_ex((self.host, self.port)) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.process import environment, run
 from tests.support.stage import Stage
-from tests.support.waiting import LONG, fact
+from tests.support.wait import LONG, fact
 
 
 class Tmux:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from conchrec.ssh.agent import AgentClient, AgentKeyManager
 from tests.support.agent import Agent
 from tests.support.stage import Stage
-from tests.support.waiting import in_time, reactor
+from tests.support.wait import in_time, reactor
 
 _Client = TypeVar("_Client", bound=AgentClient)
 

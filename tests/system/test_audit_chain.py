@@ -12,7 +12,7 @@ from conchrec.audit.files import log_files, oldest_first
 from tests.support.house import House, build
 from tests.support.process import Result
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 INDEPENDENT = Path(__file__).parent.parent / "independent_audit.py"
 

@@ -8,7 +8,7 @@ from tests.support.auditlog import events
 from tests.support.house import House, build
 from tests.support.otherclients import paramiko_connections
 from tests.support.stage import Stage
-from tests.support.waiting import LONG, in_thread
+from tests.support.wait import LONG, in_thread
 
 REQUESTS = 3000
 #: What a message has besides its text: header, numbers, MAC and padding.

@@ -8,7 +8,7 @@ from tests.support.cast import read_cast
 from tests.support.disk import KIB, SmallDisk, small_disk
 from tests.support.house import House, build
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 
 async def _house(stage: Stage, **options: object) -> tuple[House, SmallDisk, int]:

@@ -15,7 +15,7 @@ from tests.support.process import program, run
 from tests.support.proxy import ROOT, Proxy, our_environment
 from tests.support.sshd import version
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 ETC = ROOT / "etc"
 

@@ -22,7 +22,7 @@ from tests.support.house import House, build
 from tests.support.process import run
 from tests.support.proxy import conchrec
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 INDEPENDENT = Path(__file__).parent.parent / "recording" / "independent.py"
 KILLS = int(os.environ.get("CONCHREC_KILLS", "4"))

@@ -6,7 +6,7 @@ import json
 
 from tests.support.house import House, build
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 FULL_SCREEN = (
     r"printf '\033[?1049h\033[2J\033[3;5Hthe \033[1mpassphrase\033[m of the vault\033[24;1H:wq\033[?1049l'"

@@ -18,7 +18,7 @@ from tests.support.house import House, build
 from tests.support.otherclients import paramiko_connections
 from tests.support.process import Process
 from tests.support.stage import Stage
-from tests.support.waiting import LONG, fact, in_thread
+from tests.support.wait import LONG, fact, in_thread
 
 FLOOD = 2000
 #: What one who has not logged in may cost, in KiB.

@@ -21,7 +21,7 @@ from tests.support.process import PATH, Result, program, run
 from tests.support.proxy import ROOT, Proxy, our_environment
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 GUIDE = Page(ROOT / "docs" / "guides" / "administrator.md")
 USER = Page(ROOT / "docs" / "guides" / "user.md")

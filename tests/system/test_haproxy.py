@@ -8,7 +8,7 @@ import sys
 from tests.support.house import build, role
 from tests.support.proxy import Proxy
 from tests.support.stage import Stage
-from tests.support.waiting import in_thread
+from tests.support.wait import in_thread
 
 HEADER = b"PROXY TCP4 192.0.2.7 127.0.0.1 4321 22\r\n"
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.client import AccessMethod
 from tests.support.house import House
 from tests.support.raw import Attempt, offer_then_sign
-from tests.support.waiting import fact, in_thread
+from tests.support.wait import fact, in_thread
 
 HOSTS = [
     "../../../../tmp/evil",

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from tests.support.house import build
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 
 def is_gone(pid: int) -> bool:

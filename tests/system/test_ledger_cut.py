@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.house import House, build
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 
 async def session(house: House) -> str:

@@ -19,7 +19,7 @@ from tests.support.otherclients import paramiko_connections
 from tests.support.ports import free_port
 from tests.support.process import Process, environment
 from tests.support.stage import Stage
-from tests.support.waiting import becomes, fact, in_thread
+from tests.support.wait import becomes, fact, in_thread
 
 #: The promised time, and as much again for a machine under load.
 SECONDS = 4.0

@@ -13,7 +13,7 @@ import pytest
 from conchrec.access.passwords import code_at, new_hash, step_at
 from tests.support.house import House, build
 from tests.support.stage import Stage
-from tests.support.waiting import LONG, fact, in_thread
+from tests.support.wait import LONG, fact, in_thread
 from tests.system.test_live_change import Fields, reloaded, users
 
 PASSWORD = "a password"

@@ -16,7 +16,7 @@ from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import fact, in_thread
+from tests.support.wait import fact, in_thread
 
 #: Of each user: ten connections with ten sessions each.
 CONNECTIONS, SESSIONS = 10, 10

@@ -13,7 +13,7 @@ from tests.support.client import Client
 from tests.support.house import House, build
 from tests.support.process import Process
 from tests.support.stage import Stage
-from tests.support.waiting import LONG, fact, in_thread
+from tests.support.wait import LONG, fact, in_thread
 from tests.system.test_live_change import goes_on, moment, reloaded
 
 SECONDS = 4.0

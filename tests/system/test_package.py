@@ -23,7 +23,7 @@ from tests.support.ports import free_port
 from tests.support.process import Process, environment, run
 from tests.support.proxy import ROOT
 from tests.support.stage import Stage
-from tests.support.waiting import block
+from tests.support.wait import block
 
 SOURCES = sorted((ROOT / "conchrec").rglob("*.py"))
 #: The script of this name is where Twisted is, in the other environment.

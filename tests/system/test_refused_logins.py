@@ -7,7 +7,7 @@ from tests.support.house import House, build
 from tests.support.raw import Attempt, offer_only, offer_then_sign
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
-from tests.support.waiting import in_thread
+from tests.support.wait import in_thread
 
 
 def only(line: str, errors: str) -> None:

@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 from tests.support.process import Result
 from tests.support.sshd import Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import reactor
+from tests.support.wait import reactor
 
 
 async def refused(house: House, client: Client, line: str, *, within: float = 60) -> Result:

@@ -10,7 +10,7 @@ from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.process import Process
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 
 async def _session(house: House) -> Process:

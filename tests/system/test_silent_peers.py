@@ -12,7 +12,7 @@ import pytest
 from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact, in_thread
+from tests.support.wait import block, fact, in_thread
 
 SECONDS = 30.0
 HELLO = b"SSH-2.0-OpenSSH_9.2p1\r\n"

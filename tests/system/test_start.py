@@ -8,7 +8,7 @@ import stat
 from tests.support.house import build, role
 from tests.support.proxy import Proxy, conchrec
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.wait import fact
 
 BROKEN = """\
 cluster_name: example.com

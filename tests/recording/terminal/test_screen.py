@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from conchrec.recording.terminal.painter import Painter
 from conchrec.recording.terminal.screen import Screen
 from tests.support.process import Process, environment, program
-from tests.support.waiting import LONG
+from tests.support.wait import LONG
 
 COLUMNS, ROWS = 20, 6
 FILL = "".join(f"{letter * COLUMNS}" for letter in "abcde") + "ffff"
