@@ -104,9 +104,9 @@ async def _echo(run: Run) -> Measured:
 async def _beside_a_transfer(route: Route, terminal: Terminal, text: str, keys: int) -> list[float]:
     load = route.start(HOST, f"while cat {text}; do :; done", stdout=NOWHERE)
     try:
-        await fact(lambda: load.running and written(load.pid) > GOING, "the transfer does not begin")
+        await fact(lambda: load.is_running and written(load.pid) > GOING, "the transfer does not begin")
         (samples,) = await in_thread(lambda: _type([terminal], keys))
-        assert load.running, f"the transfer has ended:\n{load}"
+        assert load.is_running, f"the transfer has ended:\n{load}"
     finally:
         await load.stop()
     await route.calm()

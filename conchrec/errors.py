@@ -114,18 +114,18 @@ class WriteFailed(RecordingError):
     default_code = ReasonCode.WRITE_FAILED
 
 
-class ProtocolViolation(ConchrecError):
-    """A message that the protocol does not allow here."""
+class RemoteViolation(ConchrecError):
+    """A message of the peer that the protocol does not allow here: answered with PROTOCOL_ERROR."""
 
     default_code = ReasonCode.PROTOCOL_ERROR
 
 
-class RemoteViolation(ProtocolViolation):
-    """A violation by the peer: answered with a DISCONNECT for PROTOCOL_ERROR."""
+class LocalViolation(Exception):
+    """A step of conchrec that its own state does not allow: a bug.
 
-
-class LocalViolation(ProtocolViolation):
-    """A violation by conchrec: a bug."""
+    It has no text for users, so it is not a ConchrecError: as every unexpected exception, it is logged where
+    it is caught, and the peer gets ``reasons.INTERNAL_ERROR``.
+    """
 
 
 def error_text(error: Exception) -> str:

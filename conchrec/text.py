@@ -10,6 +10,7 @@ decode_text    records that escape by themselves (JSON)             stays; a byt
 escape         names, paths, commands, fields of a listing          an escape: ``\\x1b``, ``\\n``
 one_line       sentences that a person reads                        a space for a blank, else an escape
 foreign_line   sentences of others that stand among our own         the same; ``conchrec:`` gets quotes
+foreign_quote  the same within a sentence of ours, in quotes        the same; a quote mark: ``'``
 quote          a word within a sentence                             an escape, as in a Python string
 escape_json    text that is JSON already                            JSON's escape: ``\\u001b``
 =============  ===================================================  =======================================
@@ -47,6 +48,11 @@ _COLONS = (
 )
 #: A colon ends the prefix. Blanks may stand before it, the blank of Braille too, and combining marks.
 _OURS = re.compile(rf"conchrec(?=[\s\u2800\u0300-\u036f]*[{_COLONS}])", re.IGNORECASE)
+
+#: Quote marks, and what looks like one.
+_QUOTES = re.compile(
+    "[\"\u02ba\u02dd\u02ee\u05f4\u201c-\u201f\u2033\u2036\u275d\u275e\u301d-\u301f\uff02]|''+|``+"
+)
 
 
 def is_printable(text: str) -> bool:
@@ -93,6 +99,12 @@ def foreign_line(text: str | bytes, limit: int | None = MAX_LINE) -> str:
     ``conchrec:`` becomes ``'conchrec':`` wherever it stands: a terminal wraps long lines where it likes.
     """
     return cut(_OURS.sub(r"'\g<0>'", one_line(text, limit)), limit)
+
+
+def foreign_quote(text: str | bytes, limit: int) -> str:
+    """``foreign_line`` in quotes, for a sentence of ours. No quote mark within ends the quotation."""
+    words = _QUOTES.sub("'", foreign_line(text, limit))
+    return f'"{words}"'
 
 
 def quote(text: str | bytes, limit: int) -> str:

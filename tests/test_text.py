@@ -263,3 +263,9 @@ def test_detects_second_escaper(escaper: str) -> None:
     assert uses(ast.parse(escaper)) == {""}
     body = "\n".join(f"    {line}" for line in escaper.splitlines())
     assert uses(ast.parse(f"class Log:\n  def show(text):\n{body}")) == {"Log.show"}
+
+
+@pytest.mark.parametrize("mark", ['"', "“", "”", "„", "″", "＂", "''", "``"])
+def test_keeps_foreign_words_within_their_quotation(mark: str) -> None:
+    shown = text.foreign_quote(f"bye{mark}. Run: evil", 100)
+    assert shown == "\"bye'. Run: evil\""

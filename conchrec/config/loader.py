@@ -130,7 +130,8 @@ class _Reader:
         if any(user.password for user in users.values()) and self._others_can_read():
             top.warn(
                 "users",
-                f"contains password hashes, but every account can read the file; run: chmod 640 {self._file}",
+                "contains password hashes and secrets, but every account can read the file; run:"
+                f" chmod 640 {self._file}",
             )
         if "users" in top and not users:
             top.warn("users", "is empty: nobody can log in")

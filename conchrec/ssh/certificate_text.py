@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 
 from conchrec.errors import RemoteViolation
-from conchrec.ssh.certificate import FOREVER, Certificate, fingerprint, key_type_of, option_text, plain_type
+from conchrec.ssh.certificate import (
+    FOREVER,
+    KEY_TYPES,
+    Certificate,
+    fingerprint,
+    key_type_of,
+    option_text,
+    plain_type,
+)
 from conchrec.text import one_line
 
 _TEXT_OPTIONS = ("force-command", "source-address")
@@ -102,7 +110,12 @@ def _short_type(blob: bytes) -> str:
 
 
 def short_key_type(key_type: bytes) -> str:
-    """Return a key type as ssh-keygen prints it: ``ED25519``, ``ECDSA-SK`` …"""
+    """Return a key type as ssh-keygen prints it: ``ED25519``, ``ECDSA-SK`` …
+
+    The type is the word of the peer that presents the key, so one that we do not know is ``unknown``.
+    """
+    if key_type not in KEY_TYPES:
+        return "unknown"
     words = one_line(key_type.partition(b"@")[0], 64).split("-")
     name = next((word for word in words if word not in ("sk", "ssh")), "unknown").upper()
     return f"{name}-SK" if words[0] == "sk" else name

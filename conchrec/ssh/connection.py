@@ -147,7 +147,7 @@ class IncomingOpen:
 
     def _answer(self) -> ConnectionTransport | None:
         if self._answered:
-            raise LocalViolation(INTERNAL_ERROR, "a channel open was answered twice")
+            raise LocalViolation("a channel open was answered twice")
         self._answered = True
         return self.channel.connection.transport
 

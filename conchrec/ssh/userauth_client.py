@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError, LocalViolation, LoginRejected, RemoteViolation, UpstreamError
-from conchrec.reasons import INTERNAL_ERROR, ReasonCode
+from conchrec.reasons import ReasonCode
 from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import decode, key_type_of, plain_type
 from conchrec.ssh.numbers import DisconnectReason
@@ -377,7 +377,7 @@ class UserAuthClient(SSHService):
         """Return the session identifier. Raises LocalViolation before the key exchange."""
         session_id = self.transport.sessionID if self.transport is not None else None
         if not session_id:
-            raise LocalViolation(INTERNAL_ERROR, "a login before the key exchange")
+            raise LocalViolation("a login before the key exchange")
         return session_id
 
     # --- prompts
@@ -439,7 +439,7 @@ class UserAuthClient(SSHService):
             raise _NoAnswer(error.public) from error
         if len(answers) != len(challenge.prompts):
             detail = f"{len(answers)} answers to {len(challenge.prompts)} questions"
-            raise LocalViolation(INTERNAL_ERROR, detail)
+            raise LocalViolation(detail)
         return answers
 
 

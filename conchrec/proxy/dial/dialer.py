@@ -28,7 +28,7 @@ from conchrec.proxy.dial.handshake_gate import Gate, Slot
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.hostkeys import AcceptedHostKey
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
-from conchrec.text import foreign_line
+from conchrec.text import foreign_quote
 
 T = TypeVar("T")
 
@@ -328,12 +328,10 @@ def _dropped_text(target: Target, why: str) -> str:
     """Why no SSH connection could be made, and what to do about it."""
     code = why.code if isinstance(why, Reason) else None
     if code is ReasonCode.NOT_SSH:
-        return f"cannot reach {target}: what answers there is not an SSH server. Check the port"
+        return f"cannot reach {target}: what answers there is not an SSH 2.0 server. Check the port"
     text = f"cannot reach {target}: it closes new connections before the login"
     if why:
-        text += (
-            f' ("{foreign_line(why, MAX_REASON)}")' if code is ReasonCode.PEER_DISCONNECTED else f" ({why})"
-        )
+        text += f" ({foreign_quote(why, MAX_REASON) if code is ReasonCode.PEER_DISCONNECTED else why})"
     if "not allowed at this time" in why.lower():
         return f"{text}. Add this proxy to PerSourcePenaltyExemptList in its sshd_config"
     return f"{text}. Raise MaxStartups in its sshd_config"

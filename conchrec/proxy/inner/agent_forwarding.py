@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.audit import events
@@ -38,6 +39,8 @@ from conchrec.ssh.channel_stream import LEAST_PACKET, Stream
 from conchrec.ssh.connection import IncomingOpen
 from conchrec.ssh.wire import Truncated
 from conchrec.text import one_line
+
+_log = Logger()
 
 #: The most requests of a target that wait for the agent, or arrive in one packet.
 MAX_WAITING = 32
@@ -105,7 +108,11 @@ class ForwardedAgent:
     def _refused(self, failure: Failure) -> None:
         self._on_end(self)
         error = failure.value
-        why = error.public if isinstance(error, ConchrecError) else INTERNAL_ERROR
+        if isinstance(error, ConchrecError):
+            why = error.public
+        else:
+            _log.failure("internal error in a forwarded agent", failure=failure)
+            why = INTERNAL_ERROR
         if self._client is not None:
             self._client.close()
         self._emit("refused", why)

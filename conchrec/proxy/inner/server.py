@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.access.options import SessionOptions
-from conchrec.clock import Clock, DelayedCall
+from conchrec.clock import DelayedCall
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
 from conchrec.proxy import refusals
@@ -38,6 +38,7 @@ from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.numbers import DisconnectReason
+from conchrec.ssh.timers import Timers
 from conchrec.ssh.transport import ConnectionEnd, ServerTransport
 from conchrec.ssh.userauth_server import UserAuthServer
 from conchrec.text import one_line
@@ -112,7 +113,7 @@ class TargetServer:
             begin=self._begin_session,
             is_over=lambda: self._has_ended,
         )
-        self._timers = _Timers(self._services.clock)
+        self._timers = Timers(self._services.clock)
         self._has_ended = False
         #: Disconnects after the sessions had time to show why they end.
         self._disconnect_timer: DelayedCall | None = None
@@ -231,7 +232,7 @@ class TargetServer:
         if self._is_useless:
             self._end_soon()
         # ``ssh -N`` may open no channel for a long time, but the target limits the time for our login.
-        self._timers.set("agent", IDLE_AGENT_SECONDS, self.upstream.inner_settled)
+        self._timers.start("agent", IDLE_AGENT_SECONDS, self.upstream.inner_settled)
         self.upstream.when_ready().addCallbacks(self._target_ready, self._target_failed)
 
     def channel_requested(self, opening: IncomingOpen) -> None:
@@ -266,7 +267,7 @@ class TargetServer:
             session.open_target(upstream.connection)
         else:
             session.confirm_early()
-            self._timers.set("agent", AGENT_SECONDS, upstream.inner_settled)
+            self._timers.start("agent", AGENT_SECONDS, upstream.inner_settled)
             upstream.when_ready().addCallbacks(
                 session.open_target, lambda failure: session.fail(_error(failure))
             )
@@ -329,7 +330,7 @@ class TargetServer:
         return self._access.denied is not None or self.upstream.state is UpstreamState.LOST
 
     def _end_soon(self) -> None:
-        self._timers.set("useless", USELESS_SECONDS, self._end_if_useless)
+        self._timers.start("useless", USELESS_SECONDS, self._end_if_useless)
 
     def _end_if_useless(self) -> None:
         if self._is_useless and not self.session_count:
@@ -356,32 +357,6 @@ class TargetServer:
         self._timers.stop()
         self._limits.stop()
         self.upstream.close(self._transport.lost)
-
-
-class _Timers:
-    """The named timers of one connection."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._timers: dict[str, DelayedCall] = {}
-        self._is_stopped = False
-
-    def set(self, name: str, seconds: float, call: Callable[[], object]) -> None:
-        """Call a function later, instead of what was set under this name before; nothing after ``stop``."""
-        self._cancel(name)
-        if not self._is_stopped:
-            self._timers[name] = self._clock.callLater(seconds, call)
-
-    def stop(self) -> None:
-        """Cancel all timers."""
-        self._is_stopped = True
-        for name in tuple(self._timers):
-            self._cancel(name)
-
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None and timer.active():
-            timer.cancel()
 
 
 class _TargetHandler:

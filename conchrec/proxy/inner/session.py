@@ -34,7 +34,7 @@ from conchrec.recording.format.session_id import new_session_id
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen
-from conchrec.text import one_line
+from conchrec.text import MAX_LINE, foreign_quote, one_line
 
 #: sshd answers a start request at once; all messages after it would wait for a target that never answers.
 START_SECONDS = 60.0
@@ -301,7 +301,8 @@ class Session:
         """Audit that the target refused the channel, and end a session that was confirmed early."""
         shown = one_line(text) or f"reason {code}"
         error = ConchrecError(
-            f"{self._access.target} refused to open a session: {shown}", code=ReasonCode.SESSION_REFUSED
+            f"{self._access.target} refused to open a session: {foreign_quote(shown, MAX_LINE)}",
+            code=ReasonCode.SESSION_REFUSED,
         )
         reason = Reason(ReasonCode.SESSION_REFUSED, "the target refused to open a session")
         self._context.emit(events.UpstreamFailed(**self._who(), reason=reason, detail=shown))

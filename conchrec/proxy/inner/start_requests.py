@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from conchrec.errors import LocalViolation
-from conchrec.reasons import INTERNAL_ERROR
 from conchrec.recording.format.kept_text import COMMAND_MOST, KeptText, keep
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import string
@@ -124,7 +123,7 @@ class StartTracker:
     def pending(self) -> StartRequest:
         """The request that is not forwarded yet. Raises LocalViolation if there is none."""
         if self._pending is None:
-            raise LocalViolation(INTERNAL_ERROR, "no start request waits to be forwarded")
+            raise LocalViolation("no start request waits to be forwarded")
         return self._pending
 
     def forward(self) -> StartRequest:
@@ -142,5 +141,5 @@ class StartTracker:
         after = NEXT.get((self.state, step))
         if after is None:
             detail = f"unexpected {step.value} of a start request in state: {self.state.value}"
-            raise LocalViolation(INTERNAL_ERROR, detail)
+            raise LocalViolation(detail)
         self.state = after

@@ -146,7 +146,9 @@ async def wait_for_decision(
         context.services.approvals.end(request)
         context.emit(
             events.AccessWithdraw(
-                **who, request=request.id, reason=Reason(ReasonCode.APPROVAL_WITHDRAWN, "the user left")
+                **who,
+                request=request.id,
+                reason=Reason(ReasonCode.APPROVAL_WITHDRAWN, "the wait ended before a decision"),
             )
         )
         raise

@@ -30,6 +30,7 @@ from conchrec.proxy.relay.message_flow import EARLY_MAX_PACKET, MessageFlow
 from conchrec.proxy.relay.message_parser import SURPLUS
 from conchrec.proxy.relay.observer import Observer
 from conchrec.proxy.relay.sync_gate import SyncGate
+from conchrec.reasons import INTERNAL_ERROR
 from conchrec.recording.format.manifest import Control
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
@@ -231,9 +232,11 @@ class Relay:
         except RemoteViolation:
             raise
         except ConchrecError as error:
-            if isinstance(error, LocalViolation):
-                _log.failure("unexpected error in a channel, which is closed: {detail}", detail=error.detail)
             self._fail(error)
+            return False
+        except LocalViolation:
+            _log.failure("internal error in a channel, which is closed")
+            self._fail(ConchrecError(INTERNAL_ERROR))
             return False
         return True
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from conchrec.ssh.disconnect import ConnectionEnd
 from conchrec.ssh.userauth import Challenge, Prompt
-from conchrec.text import PREFIX, foreign_line, one_line
+from conchrec.text import PREFIX, foreign_line, foreign_quote, one_line
 
 #: Columns of a line with its mark. OpenSSH's client writes ``(root@web1) `` before a question.
 BANNER_WIDTH, QUESTION_WIDTH = 79, 60
@@ -35,7 +35,7 @@ def end_text(lost: ConnectionEnd) -> str:
     """
     text = lost.describe()
     if lost.error is None and (lost.description or lost.greeting):
-        return f'"{foreign_line(text, MAX_DISCONNECT)}"'
+        return foreign_quote(text, MAX_DISCONNECT)
     return text
 
 

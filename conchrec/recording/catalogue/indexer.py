@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +26,13 @@ from conchrec.text import decode_text, one_line
 STOPPED = "the indexer stopped while it read this recording"
 DELAY_SECONDS = 1.0
 """Recordings that end within this time are read in one run."""
+LOCK_NAME = "index.lock"
+PATIENCE_SECONDS = 60.0
+"""How long one process waits while another one fills the index."""
+_PAUSE_SECONDS = 0.05
+BUSY = (
+    "another process is filling the index: recordings that are not in it yet cannot be found. Try again later"
+)
 
 
 class Child(Protocol):
@@ -97,17 +105,26 @@ class Indexer(ProcessProtocol):
 
 
 def fill(
-    directory: Path, on_progress: Callable[[int, int], None] = lambda done, of: None, *, rebuild: bool = False
+    directory: Path,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
+    *,
+    rebuild: bool = False,
+    patience: float = PATIENCE_SECONDS,
 ) -> list[str]:
     """Add everything that is missing to the index. Returns problems, one line each. Raises RecordingError and
     OSError.
 
     ``on_progress`` is called with the number of recordings that are done, and their total. With ``rebuild``
     every recording is read again. A damaged index is removed first.
+
+    One process at a time fills an index: another one would find the recording that this one is reading, and
+    take it for one that ended its reader. The others wait for ``patience`` seconds.
     """
     from conchrec.recording.catalogue.index import NAME, IndexBroken, remove
 
-    with _alone(directory):
+    with _lock(directory, patience) as is_held:
+        if not is_held:
+            return [BUSY]
         try:
             return _fill(directory, on_progress, rebuild=rebuild)
         except IndexBroken:
@@ -116,21 +133,35 @@ def fill(
 
 
 @contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Let one process at a time fill the index of this directory; wait until it is our turn.
+def _lock(directory: Path, patience: float) -> Iterator[bool]:
+    """Hold the lock of the index; yields False if another process still holds it after ``patience`` seconds.
 
-    Another one would find the recording that this one is reading, and take it for one that ended its reader.
+    Where there can be no lock (a read-only directory, a file system without locks) it is not waited for.
     """
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:  # opening the index fails, too, and says more
-        yield
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(directory / LOCK_NAME, flags, 0o600)
+    except OSError:
+        yield True
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield _wait_for_lock(descriptor, time.monotonic() + patience)
     finally:
         os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_PAUSE_SECONDS)
+        except OSError:
+            return True
+        else:
+            return True
 
 
 def _fill(directory: Path, on_progress: Callable[[int, int], None], *, rebuild: bool) -> list[str]:

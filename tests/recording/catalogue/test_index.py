@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -21,7 +22,7 @@ from twisted.internet.task import Clock
 
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.catalogue.index import NAME, Index, IndexBroken, IndexUnusable, NothingToSearch
-from conchrec.recording.catalogue.indexer import DELAY_SECONDS, Indexer, fill
+from conchrec.recording.catalogue.indexer import BUSY, DELAY_SECONDS, LOCK_NAME, Indexer, fill
 from tests.recording.recording_bench import NOON, Bench
 
 VIM = b"\x1b[?1049h\x1b[22;0;0t\x1b[2;1H\x1b[1m~  \x1b[m\x1b[5;3Hsecret plans\x1b[K\x1b[24;1H:wq\x1b[?1049l"
@@ -366,3 +367,14 @@ def test_starts_process_when_there_is_work(tmp_path: Path) -> None:
     assert reactor.children[1].closed and reactor.getDelayedCalls() == []
     indexer.schedule()
     assert reactor.getDelayedCalls() == []
+
+
+def test_waits_for_another_process_no_longer_than_its_patience(bench: Bench) -> None:
+    record(bench, b"hello")
+    lock = os.open(bench.directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert fill(bench.directory, patience=0.0) == [BUSY]
+    finally:
+        os.close(lock)
+    assert fill(bench.directory, patience=0.0) == []
