@@ -1,6 +1,6 @@
 """The error classes. Each error has a ``public`` text for the user and private detail for the log.
 
-Only ``proxy/refusals.py`` translates errors into SSH codes.
+``proxy/refusals.py`` translates most of them into SSH codes.
 """
 
 from __future__ import annotations

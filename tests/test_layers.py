@@ -100,9 +100,7 @@ PURE = (
 """Packages and modules without sockets, threads, processes and Twisted."""
 OUTSIDE = ("socket", "asyncio", "threading", "multiprocessing", "subprocess", "selectors", "twisted")
 
-ASSEMBLE = frozenset({"conchrec.tap", "conchrec.service.proxy", "conchrec.cli.main", "conchrec.cli.demo"}) | {
-    "conchrec.cli.demo_target"
-}
+ASSEMBLE = frozenset({"conchrec.tap", "conchrec.cli.demo_target"})
 """The only modules that see the global reactor; the demo's target is a program of its own."""
 
 

@@ -4,6 +4,11 @@ An event is a frozen value with a name and a code. Neither ever changes its mean
 auditable fact is a new class in this module: ``CATALOGUE`` has all of them. ``audit.encoder`` writes an event
 as a JSON line, and ``audit.log`` appends the line to the file.
 
+A code is ``CR``, four digits and the level: I (information), W (warning: something was refused, or needs
+attention) or E (error: something was not done). The first digit is the group: 1 the user's connection, 2 a
+session, 3 forwards, 4 the target, 5 certificates, authorities and locks, 6 recordings, 7 approval, 9 the
+service and the audit log. A new event gets the next number of its group.
+
 The docstring of an event says when it is written; those below its fields say what they mean. The reference in
 docs/reference/audit-events.md is made of them.
 """

@@ -1,4 +1,4 @@
-"""Translates errors into SSH reason codes, lines for the user and audit events: the only such table."""
+"""Translates errors into SSH reason codes, lines for the user and audit events."""
 
 from __future__ import annotations
 

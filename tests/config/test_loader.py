@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.access.options import Record, RoleOptions, Sees, switches
+from conchrec.access.options import Record, RoleOptions, Sees, combine, switches
 from conchrec.config import loader, roles
 from conchrec.config.loader import (
     AgentProbe,
@@ -28,7 +30,7 @@ from conchrec.config.loader import (
     TargetOffer,
     UpstreamAuth,
 )
-from conchrec.config.model import Retention, Startups
+from conchrec.config.model import Audit, Recordings, Retention, Startups
 from conchrec.errors import ConfigError
 from conchrec.model import Target
 from conchrec.recording.format.settings import Fsync, InputPolicy
@@ -818,6 +820,38 @@ def test_lists_every_setting_in_sample() -> None:
     text = (ETC / "config.yaml").read_text()
     keys = (*loader.TOP, *loader.USER, *roles.ROLE, *roles.OPTIONS, *loader.TARGET, *loader.LIMITS)
     assert [key for key in keys if f"{key}:" not in text] == []
+
+
+#: A setting of the sample that is commented out: its indentation, the setting, its name, the comment behind it.
+_COMMENTED_OUT = re.compile(r"^( *)# ((?:  )?([a-z0-9_]+): [^#\n]*)(#.*)?$", re.MULTILINE)
+#: Settings that the sample shows with an example, because their default cannot be written.
+_EXAMPLES = ("ca_agent", "web")
+
+
+def test_shows_defaults_in_sample(read: Read, here: Path) -> None:
+    """A setting that is commented out has its default, unless the comment behind it names the default."""
+    (here / "joe.keys").write_text("")
+    sample = (ETC / "config.yaml").read_text()
+    keys = {*loader.TOP, *roles.OPTIONS, *loader.LIMITS, *Recordings.__slots__, *Audit.__slots__}
+    shown: set[str] = set()
+
+    def uncomment(match: re.Match[str]) -> str:
+        indent, setting, name, comment = match.groups(default="")
+        if name not in keys or name in _EXAMPLES or "default:" in comment:
+            return match[0]
+        shown.add(name)
+        return indent + setting
+
+    def effective(config: Config) -> tuple[object, ...]:
+        """The configuration, with the options of its only role as they take effect."""
+        options = config.roles["ops"].options
+        role = replace(config.roles["ops"], options=RoleOptions())
+        bare = replace(config, roles={}, warnings=())
+        return bare, role, combine([options], [options]), options.recordings
+
+    with_defaults = _COMMENTED_OUT.sub(uncomment, sample.replace("# limits:\n", "limits:\n"))
+    assert {"session_recording", "shell", "max_sessions", "sessions_per_user", "input", "min_free"} <= shown
+    assert effective(read(with_defaults)) == effective(read(sample))
 
 
 def test_loads_quickstart_configuration(

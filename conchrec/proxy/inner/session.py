@@ -2,8 +2,9 @@
 
 The recording's file exists before the target's channel opens, and its header is written before the shell, the
 command or the subsystem is requested from the target. The relay admits only messages that the target accepts
-at this point, so that the recording is what the target received. Each message is recorded first and then
-forwarded; a message that cannot be recorded is not forwarded (``record: strict``).
+at this point, so that the recording is what the target received. Output and requests are recorded first and
+then forwarded; what cannot be recorded is not forwarded (``record: strict``). Input is counted, and recorded
+as the setting ``recordings.input`` says: on a terminal only after its echo.
 """
 
 from __future__ import annotations
