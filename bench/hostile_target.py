@@ -25,8 +25,8 @@ from conchrec.ssh.agent_messages import REQUEST_IDENTITIES, encode_message, fram
 from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
-from conchrec.ssh.hostkeys import ServerHostKeys
 from conchrec.ssh.kex_table import ExchangePhase
+from conchrec.ssh.server_host_keys import ServerHostKeys
 from conchrec.ssh.transport import ServerTransport
 from conchrec.ssh.wire import Reader, names, string, uint32
 from tests.support.powers import at_once

@@ -12,7 +12,7 @@ import yaml
 
 from conchrec.cli import main
 from conchrec.config import loader
-from conchrec.proxy.commands.catalogue import COMMANDS
+from conchrec.proxy.commands.command_table import COMMANDS
 from conchrec.reasons import ReasonCode
 from tests.support.keys import make_key
 from tests.support.pages import Block, Page, all_pages, slug

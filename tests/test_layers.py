@@ -68,11 +68,11 @@ WALLS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conchrec.config": (("conchrec.ssh", "conchrec.ca"), SSH_VALUES),
     "conchrec.access": (
         ("conchrec.ssh", "conchrec.recording"),
-        (*SSH_VALUES, "conchrec.ssh.signers", "conchrec.ssh.hostkeys"),
+        (*SSH_VALUES, "conchrec.ssh.signers"),
     ),
     "conchrec.ca": (
         ("conchrec.ssh", "conchrec.recording"),
-        (*SSH_VALUES, "conchrec.ssh.signers", "conchrec.ssh.hostkeys"),
+        (*SSH_VALUES, "conchrec.ssh.signers", "conchrec.ssh.server_host_keys"),
     ),
     "conchrec.ssh": (("conchrec.state",), ()),
     "conchrec.audit": (("conchrec.ssh", "conchrec.recording"), ("conchrec.recording.format.signatures",)),

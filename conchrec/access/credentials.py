@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from conchrec.access.authorized_keys import AuthorizedKey, check_plain_key, matches_source
-from conchrec.access.certificate_contents import PROXY_ONLY
+from conchrec.access.certificate_grant import PROXY_ONLY
 from conchrec.access.certificate_permits import withheld
 from conchrec.ca.revocation import Revoked
 from conchrec.errors import AccessDenied, CertificateRejected, RemoteViolation

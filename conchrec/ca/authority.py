@@ -33,7 +33,7 @@ from conchrec.errors import CertificateRejected, ConfigError
 from conchrec.files import FileStamp, write_atomic
 from conchrec.ssh.certificate import Certificate, CertificateKind, CertificateSigner, issue
 from conchrec.ssh.certificate_extensions import permits
-from conchrec.ssh.hostkeys import ServerHostKeys
+from conchrec.ssh.server_host_keys import ServerHostKeys
 from conchrec.ssh.signers import KeySigner
 from conchrec.ssh.wire import string
 from conchrec.state.state_file import locked

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import permutations
 
-from conchrec.access.certificate_contents import can_be_said
+from conchrec.access.certificate_grant import can_be_said
 from conchrec.access.login_names import covers as covers_login
 from conchrec.access.login_names import folded, is_wildcard
 from conchrec.access.options import Mfa

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TypeVar
 
-from conchrec.access.certificate_contents import can_be_said
+from conchrec.access.certificate_grant import can_be_said
 from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.login_names import check_allowed_pattern, check_pattern
 from conchrec.access.options import SHORTHANDS, SWITCHES, TABLE, Mfa, Record, RoleOptions, Sees, switches

@@ -25,12 +25,13 @@ from conchrec.proxy.dial.bandwidth import Bandwidth
 from conchrec.proxy.dial.dialer import Dialer
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.registry import Registry
-from conchrec.proxy.user_limits import SessionRate, TunnelMemory
+from conchrec.proxy.session_rate import SessionRate
+from conchrec.proxy.tunnel_memory import TunnelMemory
 from conchrec.recording.store import LocalStore
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.dh_helper import DiffieHellmanHelper
 from conchrec.ssh.fair_turns import TurnScheduler
-from conchrec.ssh.hostkeys import HostTrust
+from conchrec.ssh.host_key_check import HostTrust
 from conchrec.threads import InThread
 
 _log = Logger()

@@ -34,7 +34,8 @@ from conchrec.proxy.dial.bandwidth import Bandwidth
 from conchrec.proxy.dial.dialer import Dialer
 from conchrec.proxy.outer.factory import OuterFactory
 from conchrec.proxy.refusals import PROXY_STOPPING
-from conchrec.proxy.user_limits import SessionRate, TunnelMemory
+from conchrec.proxy.session_rate import SessionRate
+from conchrec.proxy.tunnel_memory import TunnelMemory
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.catalogue.indexer import Indexer
 from conchrec.recording.evidence.finisher import Finisher
@@ -43,7 +44,6 @@ from conchrec.recording.recovery import Recovered
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.store import LocalStore
 from conchrec.service import prune, state_watch, watch
-from conchrec.service.host_trust import TargetTrust
 from conchrec.service.listen import arguments_of, listener
 from conchrec.service.pools import Pools
 from conchrec.service.process import (
@@ -57,6 +57,7 @@ from conchrec.service.prune import Pruner
 from conchrec.service.reload import Reloader
 from conchrec.service.settings import SettingsBuilder
 from conchrec.service.state_watch import StateWatch
+from conchrec.service.target_trust import TargetTrust
 from conchrec.service.watch import LedgerWatch
 from conchrec.ssh.dh_helper import DiffieHellmanHelper
 from conchrec.ssh.fair_turns import TurnScheduler

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from conchrec.config.loader import load
 from conchrec.service.pools import Pools
 from conchrec.service.proxy import Proxy
-from conchrec.ssh.hostkeys import ServerHostKeys
+from conchrec.ssh.server_host_keys import ServerHostKeys
 from conchrec.ssh.transport import ClientTransport, ServerTransport
 from fuzz.channels.ends import Login, Raw, Received, Tunnel, Welcome, must_succeed
 from fuzz.channels.memory import PROXY, TARGET, USER, InlinePool, Line, Reactor

@@ -10,7 +10,7 @@ from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolatio
 from conchrec.model import Target as Place
 from conchrec.ssh.certificate import decode, fingerprint
 from conchrec.ssh.certificate_checks import check_host, check_user
-from conchrec.ssh.hostkeys import HostTrust
+from conchrec.ssh.host_key_check import HostTrust
 from conchrec.ssh.kex_methods import is_usable
 from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.signatures import verify_signature

@@ -8,7 +8,7 @@ from conchrec.access.authorized_keys import matches_source, parse_authorized_key
 from conchrec.errors import ConfigError
 from conchrec.model import Target as Place
 from conchrec.ssh.certificate import KEY_TYPES
-from conchrec.ssh.hostkeys import HostTrust
+from conchrec.ssh.host_key_check import HostTrust
 from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.wire import string
 from conchrec.yaml_cursor import ConfigErrors
@@ -77,7 +77,7 @@ def _corpus() -> list[bytes]:
 
 TARGET = Target(
     name="lines",
-    about="known_hosts and authorized_keys: conchrec/ssh/hostkeys.py, conchrec/access/authorized_keys.py",
+    about="known_hosts and authorized_keys: conchrec/ssh/known_hosts.py, conchrec/access/authorized_keys.py",
     corpus=_corpus,
     begin=lambda: Each(_lines),
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.conch.ssh.keys import Key
 
 from conchrec.access.authorized_keys import AuthorizedKey
-from conchrec.access.certificate_contents import PROXY_ONLY
+from conchrec.access.certificate_grant import PROXY_ONLY
 from conchrec.access.credentials import Credentials, fingerprint
 from conchrec.ca.revocation import Revoked
 from conchrec.errors import AccessDenied

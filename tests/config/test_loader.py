@@ -822,7 +822,7 @@ def test_lists_every_setting_in_sample() -> None:
     assert [key for key in keys if f"{key}:" not in text] == []
 
 
-#: A setting of the sample that is commented out: its indentation, the setting, its name, the comment behind it.
+#: A setting of the sample that is commented out: indentation, setting, its name, the comment behind it.
 _COMMENTED_OUT = re.compile(r"^( *)# ((?:  )?([a-z0-9_]+): [^#\n]*)(#.*)?$", re.MULTILINE)
 #: Settings that the sample shows with an example, because their default cannot be written.
 _EXAMPLES = ("ca_agent", "web")

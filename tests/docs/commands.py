@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from conchrec.cli.main import _parser
-from conchrec.proxy.commands.catalogue import COMMANDS
+from conchrec.proxy.commands.command_table import COMMANDS
 from tests.docs import markdown
 
 _COMMON = ("help", "config")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conchrec.proxy.coverage import FIELDS, TABLE, TREATMENTS, CoverageRow
+from conchrec.proxy.coverage_table import FIELDS, TABLE, TREATMENTS, CoverageRow
 from conchrec.recording.format.coverage import MEANINGS
 from tests.docs import markdown
 

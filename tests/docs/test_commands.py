@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from conchrec.proxy.commands.catalogue import COMMANDS
+from conchrec.proxy.commands.command_table import COMMANDS
 from tests.docs.commands import page, parsers, ssh_page
 
 PARSERS = list(parsers())

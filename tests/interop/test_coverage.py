@@ -14,7 +14,7 @@ import asyncssh
 import paramiko
 import pytest
 
-from conchrec.proxy.coverage import TABLE, CoverageRow
+from conchrec.proxy.coverage_table import TABLE, CoverageRow
 from tests.support.cast import Cast
 from tests.support.client import AccessMethod
 from tests.support.house import House, build

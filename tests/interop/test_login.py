@@ -25,7 +25,7 @@ from conchrec.ssh.agent import AgentSigner
 from conchrec.ssh.algorithms import COMPATIBLE, UPSTREAM
 from conchrec.ssh.authenticator import Ask
 from conchrec.ssh.certificate import CertificateKind, Ed25519Authority, issue
-from conchrec.ssh.hostkeys import ServerHostKeys
+from conchrec.ssh.server_host_keys import ServerHostKeys
 from conchrec.ssh.signers import KeySigner, Signer
 from conchrec.ssh.transport import ClientTransport, ServerTransport
 from conchrec.ssh.userauth_client import Login, UserAuthClient

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from conchrec.access.certificate_contents import PROXY_ONLY
+from conchrec.access.certificate_grant import PROXY_ONLY
 from conchrec.access.certificate_permits import SELF_SERVICE
 from conchrec.access.passwords import new_hash
 from conchrec.ca.authority import public_line

@@ -28,9 +28,10 @@ from conchrec.clock import Clock
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, Algorithms
-from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, HostTrust, ServerHostKeys
+from conchrec.ssh.host_key_check import CERTIFIED, PLAIN, HostTrust
 from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.packetcipher import is_aead
+from conchrec.ssh.server_host_keys import ServerHostKeys
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd, ServerTransport
 from conchrec.ssh.wire import string
 from tests.support.client import AccessMethod, Client

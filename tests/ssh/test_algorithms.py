@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, UPSTREAM, USER_SIGNATURES, WEAK, Algorithms
-from conchrec.ssh.hostkeys import CERTIFIED, PLAIN
+from conchrec.ssh.host_key_check import CERTIFIED, PLAIN
 from conchrec.ssh.kex_methods import kex_hash
 from conchrec.ssh.packetcipher import is_aead, suite
 from tests.support.powers import Run

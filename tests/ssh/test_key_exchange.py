@@ -15,13 +15,13 @@ from conchrec.ssh import kex_table
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN, Algorithms
 from conchrec.ssh.framing import InboundPackets, OutboundPackets
-from conchrec.ssh.hostkeys import ServerHostKeys
 from conchrec.ssh.kex_methods import ModularPowers
 from conchrec.ssh.kex_sides import ClientKeyExchange, ServerKeyExchange, ext_info
 from conchrec.ssh.kex_table import TABLE, ExchangePhase, KexAction, KexEvent
 from conchrec.ssh.kexinit import Proposal
 from conchrec.ssh.key_exchange import HOLD_AT, KexSettings, KexTransport, KeyExchange
 from conchrec.ssh.peer_limits import REKEY_PAUSE
+from conchrec.ssh.server_host_keys import ServerHostKeys
 from conchrec.ssh.wire import string
 from tests.support.powers import Later, at_once
 

@@ -11,11 +11,11 @@ from conchrec.errors import HostKeyRejected
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, Ed25519Authority, issue
-from conchrec.ssh.hostkeys import ServerHostKey, ServerHostKeys
 from conchrec.ssh.kex_table import ExchangePhase
 from conchrec.ssh.key_exchange import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME
 from conchrec.ssh.packet_reader import MAX_HELD
 from conchrec.ssh.peer_limits import REKEY_BURST, REKEY_LONGEST_PAUSE
+from conchrec.ssh.server_host_keys import ServerHostKey, ServerHostKeys
 from conchrec.ssh.wire import string
 from tests.support.pair import Ear, Pair
 

@@ -27,8 +27,9 @@ from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.context import CertificateRejections, ProxyContext, Services, Settings
 from conchrec.proxy.dial.bandwidth import Bandwidth
 from conchrec.proxy.dial.dialer import Dialer
+from conchrec.proxy.session_rate import SessionRate
 from conchrec.proxy.target_access import Destination, OneTimeProof, Origin, TargetAccess
-from conchrec.proxy.user_limits import SessionRate, TunnelMemory
+from conchrec.proxy.tunnel_memory import TunnelMemory
 from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.signatures import RecordingSigner
 from conchrec.recording.storage.layout import RecordingTree
@@ -38,7 +39,7 @@ from conchrec.recording.store import LocalStore
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.dh_helper import DiffieHellmanHelper
 from conchrec.ssh.fair_turns import TurnScheduler
-from conchrec.ssh.hostkeys import HostTrust
+from conchrec.ssh.host_key_check import HostTrust
 from conchrec.ssh.known_hosts import KnownHosts
 from tests.support.auditlog import AuditMemory
 

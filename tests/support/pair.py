@@ -13,9 +13,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
-from conchrec.ssh.hostkeys import ServerHostKeys
 from conchrec.ssh.kex_methods import ModularPowers
 from conchrec.ssh.numbers import USERAUTH_SUCCESS
+from conchrec.ssh.server_host_keys import ServerHostKeys
 from conchrec.ssh.transport import ClientTransport, HostKeys, ServerTransport
 from tests.support.powers import at_once
 

@@ -11,7 +11,7 @@ import pytest
 
 from bench.hostile_client import SILENT_BYTES
 from bench.hostile_plan import Plan
-from conchrec.proxy.user_limits import SESSION_BURST
+from conchrec.proxy.session_rate import SESSION_BURST
 from tests.support.house import House, build
 from tests.support.process import Process
 from tests.support.proxy import our_environment

@@ -9,7 +9,7 @@ from conchrec.audit import events
 from conchrec.config.target_rules import given_address, located, other_ports
 from conchrec.proxy.approvals import MAX_TEXT, ApprovalRequest, ApprovalState
 from conchrec.proxy.authorization import access_denied
-from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
+from conchrec.proxy.commands.command_request import CommandRefused, CommandRequest, UsageError
 from conchrec.proxy.login.approval_step import request_approval, wait_for_decision
 from conchrec.proxy.target_names import parse_target
 from conchrec.text import one_line, quote

@@ -10,14 +10,14 @@ from collections.abc import Collection
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from conchrec.access.authorized_keys import parse_authorized_keys
-from conchrec.access.certificate_contents import Grant, grant
+from conchrec.access.certificate_grant import Grant, grant
 from conchrec.access.certificate_permits import SELF_SERVICE
 from conchrec.access.credentials import fingerprint
 from conchrec.audit import events
 from conchrec.ca.authority import CaKind, public_line
 from conchrec.errors import RemoteViolation
 from conchrec.proxy.agents import ANSWER_SECONDS
-from conchrec.proxy.commands.request import CommandRefused, CommandRequest
+from conchrec.proxy.commands.command_request import CommandRefused, CommandRequest
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.agent import AgentError, AgentKeyManager
 from conchrec.ssh.agent_messages import AgentIdentity

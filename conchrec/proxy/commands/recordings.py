@@ -20,7 +20,7 @@ from conchrec.access.options import Sees
 from conchrec.access.policy import sees
 from conchrec.audit import events as audit_events
 from conchrec.errors import RecordingError
-from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
+from conchrec.proxy.commands.command_request import CommandRefused, CommandRequest, UsageError
 from conchrec.reasons import ReasonCode
 from conchrec.recording.catalogue.library import Library, LibraryEntry
 from conchrec.recording.catalogue.listing import Filter, matching_recordings, parse_time, summary

@@ -26,7 +26,7 @@ from conchrec.errors import Busy, ConchrecError, Unreachable, UpstreamError
 from conchrec.model import Target
 from conchrec.proxy.dial.handshake_gate import Gate, Slot
 from conchrec.reasons import Reason, ReasonCode
-from conchrec.ssh.hostkeys import AcceptedHostKey
+from conchrec.ssh.host_key_check import AcceptedHostKey
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
 from conchrec.text import foreign_quote
 

@@ -21,7 +21,8 @@ from conchrec.config.model import InnerAuth
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy import refusals
-from conchrec.proxy.authorization import access_denied, check_connections, check_steps, decide_access
+from conchrec.proxy.authorization import access_denied, check_steps, decide_access
+from conchrec.proxy.connection_counts import check_connections
 from conchrec.proxy.login import approval_step, second_factor
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.connection import Upstream

@@ -26,7 +26,7 @@ from conchrec.proxy.inner.forward_rules import DIRECT
 from conchrec.proxy.inner.forwarding import Forwards
 from conchrec.proxy.inner.login import InnerLogin
 from conchrec.proxy.inner.session import Session
-from conchrec.proxy.inner.session_admission import NO_MORE_SESSIONS, SessionAdmission
+from conchrec.proxy.inner.session_limits import NO_MORE_SESSIONS, SessionLimits
 from conchrec.proxy.inner.unknown_messages import unknown_channel
 from conchrec.proxy.login import approval_step
 from conchrec.proxy.relay.tunnel import OuterWindow, Tunnel
@@ -106,7 +106,7 @@ class TargetServer:
         self._login.upstream = self.upstream
         self._connection: Connection | None = None
         self._sessions: set[Session] = set()
-        self._admission = SessionAdmission(
+        self._session_limits = SessionLimits(
             access,
             self.upstream,
             open_count=lambda: len(self._sessions),
@@ -133,7 +133,7 @@ class TargetServer:
     @property
     def session_count(self) -> int:
         """The number of open and of delayed sessions."""
-        return len(self._sessions) + self._admission.delayed_count
+        return len(self._sessions) + self._session_limits.delayed_count
 
     def brake(self, on: bool) -> None:
         """Read nothing from the target while the outer connection's socket does not drain."""
@@ -241,7 +241,7 @@ class TargetServer:
         if self._has_ended:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(refusals.CONNECTION_ENDING))
         elif kind == b"session":
-            self._admission.admit(opening)
+            self._session_limits.admit(opening)
         elif kind in DIRECT:
             self._forwards.open_from_user(opening)
         else:
@@ -258,7 +258,7 @@ class TargetServer:
             opening,
             inner_settled=upstream.inner_settled,
             on_end=self._session_ended,
-            on_granted=self._admission.session_granted,
+            on_granted=self._session_limits.session_granted,
         )
         self._sessions.add(session)
         if access.denied is not None:
@@ -278,7 +278,7 @@ class TargetServer:
             request.reply(False)
         elif request.name == NO_MORE_SESSIONS:
             request.reply(True)
-            self._admission.stop()
+            self._session_limits.stop()
         elif request.name == b"hostkeys-prove-00@openssh.com":
             request.reply(False)
         elif request.name == KEEPALIVE and self.upstream.state is not UpstreamState.READY:

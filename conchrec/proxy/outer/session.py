@@ -15,10 +15,10 @@ from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
 from conchrec.proxy import refusals
 from conchrec.proxy.agents import AgentSource
-from conchrec.proxy.commands import catalogue
+from conchrec.proxy.commands import command_table
+from conchrec.proxy.commands.command_request import CommandRequest, Stdin, UsageError
 from conchrec.proxy.commands.output import Console
 from conchrec.proxy.commands.recordings import viewable_recordings
-from conchrec.proxy.commands.request import CommandRequest, Stdin, UsageError
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.login.second_factor import check_proof, required_mfa
 from conchrec.proxy.outer.targets import TargetConnections
@@ -245,7 +245,7 @@ class OuterSession:
             return
         self._request, self._sees = request, viewable_recordings(request)
         self._update_until()
-        running = Deferred.fromCoroutine(catalogue.run_command(request, text))
+        running = Deferred.fromCoroutine(command_table.run_command(request, text))
         running.addBoth(self._uncount)
         self._running = running.addCallbacks(self._answered, self._failed)
 

@@ -16,7 +16,8 @@ from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.model import Identity, Target
 from conchrec.proxy import refusals
 from conchrec.proxy.agents import AgentSource, UserAgents
-from conchrec.proxy.authorization import access_denied, check_connections, check_target_channels, may_reach
+from conchrec.proxy.authorization import access_denied, may_reach
+from conchrec.proxy.connection_counts import check_connections, check_target_channels
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.dial.dialer import Link
 from conchrec.proxy.inner.server import TargetServer

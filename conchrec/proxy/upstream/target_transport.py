@@ -10,7 +10,7 @@ from conchrec.model import Target
 from conchrec.proxy.dial.dialer import HostCheck
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.ssh.algorithms import LEGACY, MODERN, UPSTREAM, Algorithms
-from conchrec.ssh.hostkeys import AcceptedHostKey, HostTrust
+from conchrec.ssh.host_key_check import AcceptedHostKey, HostTrust
 from conchrec.ssh.transport import ClientTransport
 
 

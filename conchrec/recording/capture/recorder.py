@@ -8,7 +8,7 @@ be kept. No thread, no Deferred and no log line is made while a session runs, ex
 
 - ``lifecycle``: the states of a recording, and the allowed steps.
 - ``session_facts``: the facts that become the header and the manifest.
-- ``streams``: what of output and input is recorded, counted and hashed; ``terminal_watch``: of typed input.
+- ``streams``: what of output and input is recorded, counted and hashed; ``terminal_input``: of typed input.
 - ``event_writer``: events become lines, and are merged.
 - ``recording_file``: lines reach the file, or the recording fails.
 - ``background_writes``: flushes and checkpoints by the timers of the store.

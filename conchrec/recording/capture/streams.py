@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from conchrec.recording.capture.event_writer import EventWriter, TextStream
 from conchrec.recording.capture.stream_digest import StreamDigest
-from conchrec.recording.capture.terminal_watch import CommandList, TerminalWatch
+from conchrec.recording.capture.terminal_input import CommandList, TerminalInput
 from conchrec.recording.format import asciicast
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.manifest import Manifest, StreamTotals
@@ -70,7 +70,7 @@ class StreamCapture:
         self._stderr = CapturedStream(asciicast.OUTPUT)
         self._stdin = CapturedStream(asciicast.INPUT, StreamDigest(in_thread))
         self._commands = CommandList()
-        self._terminal: TerminalWatch | None = None
+        self._terminal: TerminalInput | None = None
         #: A file transfer is followed: neither its output nor its input is recorded.
         self.is_digest_only = False
         self._input_left = 0
@@ -94,7 +94,7 @@ class StreamCapture:
             self._terminal = None
         elif self._terminal is None:
             keep_input = policy is InputPolicy.YES
-            self._terminal = TerminalWatch(
+            self._terminal = TerminalInput(
                 self._writer, self._commands, self._coverage, keep_input=keep_input
             )
         if not has_pty and not self.is_digest_only and policy is not InputPolicy.NO:

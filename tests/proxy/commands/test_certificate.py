@@ -19,8 +19,8 @@ from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.model import Identity
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.commands import certificate
+from conchrec.proxy.commands.command_request import CommandRequest
 from conchrec.proxy.commands.output import Console
-from conchrec.proxy.commands.request import CommandRequest
 from tests.support.auditlog import AuditMemory
 from tests.support.context import memory_context, memory_settings
 from tests.support.logins import key

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conchrec.proxy.coverage import FIELDS, FieldRow, Treatment
+from conchrec.proxy.coverage_table import FIELDS, FieldRow, Treatment
 from conchrec.proxy.relay.message_parser import SETUPS
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from conchrec.access.certificate_contents import PROXY_ONLY
+from conchrec.access.certificate_grant import PROXY_ONLY
 from conchrec.config.model import UpstreamAuth
 from conchrec.model import Identity, named_target
 from conchrec.proxy.upstream.candidate_keys import Offers, agent_signers

@@ -1,79 +1,26 @@
-"""The list of commands that users give to the proxy with ``ssh``, and those about the user's own access."""
+"""Commands about the user's own access: overview (no command), ``login``, ``sign``, ``hosts``, ``status``."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
-
-from twisted.internet.defer import Deferred
 
 from conchrec import __version__
 from conchrec.access import policy
 from conchrec.access.credentials import fingerprint
 from conchrec.access.options import Sees
 from conchrec.model import Identity
-from conchrec.proxy.commands import approvals, recordings
 from conchrec.proxy.commands import certificate as commands_certificate
-from conchrec.proxy.commands.request import CommandRequest, UsageError
+from conchrec.proxy.commands import recordings
+from conchrec.proxy.commands.command_request import CommandRequest
 from conchrec.ssh.agent import AgentError
 from conchrec.ssh.certificate import Certificate, decode
 from conchrec.ssh.certificate_text import listing
-from conchrec.text import one_line, quote
-from conchrec.yaml_cursor import parse_duration
-
-#: The longest command line, in characters.
-MAX_LINE = 4096
-
-#: Returns the output, which ends in a newline; empty if it is on the console already. Raises ConchrecError.
-#: The first line of its docstring is what ``help`` prints.
-Command = Callable[[CommandRequest], Coroutine[Deferred[Any], Any, str]]
-
-
-async def run_command(request: CommandRequest, line: str) -> str:
-    """Run the command in ``line``, and return its output. Raises UsageError, and ConchrecError."""
-    if len(line) > MAX_LINE:
-        raise UsageError(f"command too long: {len(line)} characters, at most {MAX_LINE}")
-    try:
-        words = shlex.split(line)
-    except ValueError:
-        raise UsageError(
-            "invalid command: a quote is not closed, or the command ends with a backslash"
-        ) from None
-    if not words:
-        return await overview(request)
-    name, *arguments = words
-    command = COMMANDS.get(name)
-    if command is None:
-        raise UsageError(f"unknown command {quote(name, 40)}. Commands: {', '.join(COMMANDS)}")
-    if arguments and command in WITH_TTL:
-        request = replace(request, ttl=_parse_ttl(name, arguments))
-    elif command in WITH_WORDS:
-        request = replace(request, words=tuple(arguments))
-    elif arguments:
-        raise UsageError(f"{name}: takes no arguments")
-    return await command(request)
-
-
-def _parse_ttl(name: str, arguments: list[str]) -> timedelta:
-    """Parse ``--ttl 8h`` or ``--ttl=8h``. Raises UsageError."""
-    option, _, text = arguments[0].partition("=")
-    others = arguments[1:]
-    if "=" not in arguments[0] and others:
-        text, *others = others
-    if option != "--ttl" or others:
-        raise UsageError(f"{name}: the only argument is --ttl DURATION, for example --ttl 8h")
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--ttl: {error}") from None
+from conchrec.text import one_line
 
 
 async def overview(request: CommandRequest) -> str:
     """Show who I am, what my roles allow, and how to connect."""
-    lines = [*_identity(request), "", *_reach(request), "", *_how(request), *_recorded(request)]
+    lines = [*_identity(request), "", *_reach(request), "", *connection_help(request), *_recorded(request)]
     lines += ["", "All commands: help"]
     return "\n".join(lines) + "\n"
 
@@ -90,7 +37,7 @@ async def login(request: CommandRequest) -> str:
         f"Your agent now holds a certificate, valid until {until}.",
         f"ssh-add -L shows it as {name}. {use}",
     ]
-    return "\n".join([*lines, "", *_how(request)]) + "\n"
+    return "\n".join([*lines, "", *connection_help(request)]) + "\n"
 
 
 async def sign(request: CommandRequest) -> str:
@@ -124,40 +71,6 @@ async def status(request: CommandRequest) -> str:
             lines.append(f"In your agent, valid until {_until(request, certificate.expires)}:")
             lines += _listing(certificate)
     return "\n".join([*lines, "", *_reach(request)]) + "\n"
-
-
-async def help_(request: CommandRequest) -> str:
-    """Show the commands, and how to connect to a target."""
-    table = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    return "\n".join(["Commands (ssh -p PORT you@proxy COMMAND):", *table, "", *_how(request)]) + "\n"
-
-
-COMMANDS: dict[str, Command] = {
-    "login": login,
-    "sign": sign,
-    "status": status,
-    "hosts": hosts,
-    "recordings": recordings.recordings,
-    "play": recordings.play,
-    "text": recordings.text,
-    "follow": recordings.follow,
-    "request": approvals.request_access,
-    "requests": approvals.list_requests,
-    "approve": approvals.approve,
-    "deny": approvals.deny,
-    "help": help_,
-}
-WITH_TTL: tuple[Command, ...] = (login, sign)
-WITH_WORDS: tuple[Command, ...] = (
-    recordings.recordings,
-    recordings.play,
-    recordings.text,
-    recordings.follow,
-    approvals.request_access,
-    approvals.list_requests,
-    approvals.approve,
-    approvals.deny,
-)
 
 
 def _identity(request: CommandRequest) -> list[str]:
@@ -238,7 +151,7 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(one_line(name, 80) for name in names) or "none"
 
 
-def _how(request: CommandRequest) -> list[str]:
+def connection_help(request: CommandRequest) -> list[str]:
     """The lines about how to connect to a target."""
     public = request.settings.config.public
     user = request.identity.user

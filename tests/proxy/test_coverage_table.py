@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conchrec.proxy.coverage import FIELDS, Treatment
+from conchrec.proxy.coverage_table import FIELDS, Treatment
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.message_layouts import FieldType

@@ -1,56 +1,18 @@
-"""What one user may use: memory of tunnels, and new sessions."""
+"""How fast one user may open sessions."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from conchrec.proxy.user_limits import (
+from conchrec.proxy.session_rate import (
     DELAY_EVENT_SECONDS,
     DELAYED_USERS,
     LONGEST_WAIT,
-    MIN_WINDOW,
     REMEMBERED,
     SESSION_BURST,
     SESSIONS_PER_SECOND,
-    USER_BYTES,
     SessionRate,
-    TunnelMemory,
 )
-from conchrec.ssh.channel_stream import WINDOW
-
-TUNNELS = 1000
-"""Of one user, by default (``sessions_per_user``)."""
-
-
-def test_gives_first_tunnels_full_window() -> None:
-    memory = TunnelMemory()
-    assert [memory.reserve("joe") for _ in range(16)] == [WINDOW] * 16
-
-
-def test_keeps_tunnels_of_user_within_budget() -> None:
-    memory = TunnelMemory()
-    windows = [memory.reserve("joe") for _ in range(TUNNELS)]
-    assert min(windows) == MIN_WINDOW
-    assert sum(windows) == memory.reserved("joe") <= USER_BYTES + TUNNELS * MIN_WINDOW
-    assert memory.reserve("ann") == WINDOW
-
-
-@given(st.lists(st.booleans(), max_size=200))
-def test_reuses_windows_when_released(steps: list[bool]) -> None:
-    memory = TunnelMemory()
-    held: list[int] = []
-    for reserves in steps:
-        if reserves:
-            held.append(memory.reserve("joe"))
-        elif held:
-            memory.release("joe", held.pop(0))
-        assert memory.reserved("joe") == sum(held)
-    for window in held:
-        memory.release("joe", window)
-    assert memory.reserved("joe") == 0
-    assert not memory._reserved
 
 
 def test_does_not_delay_burst_of_sessions() -> None:

@@ -45,7 +45,7 @@ class CommandList:
             self._listed[-1] = replace(self._listed[-1], status=status)
 
 
-class TerminalWatch:
+class TerminalInput:
     """Watches one terminal: writes a marker for each command and, with ``keep_input``, the input that the
     terminal has shown."""
 

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from conchrec.proxy.commands.request import CommandRefused, Stdin
+from conchrec.proxy.commands.command_request import CommandRefused, Stdin
 
 
 def outcome(reading: Deferred[bytes]) -> list[object]:

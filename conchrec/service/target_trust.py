@@ -9,7 +9,7 @@ from conchrec.ca.authority import Authority, CaKind
 from conchrec.config.model import Config
 from conchrec.model import Target
 from conchrec.ssh.certificate import Certificate
-from conchrec.ssh.hostkeys import HostTrust
+from conchrec.ssh.host_key_check import HostTrust
 from conchrec.ssh.known_hosts import KnownHosts
 
 

@@ -9,12 +9,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
 from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, fingerprint, issue
-from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, AcceptedHostKey, HostTrust, ServerHostKeys
+from conchrec.ssh.host_key_check import CERTIFIED, PLAIN, AcceptedHostKey, HostTrust
 from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.wire import string
 from tests.support.logins import authority, key
@@ -314,22 +313,3 @@ def test_offers_algorithms_of_trusted_keys_first(known: Trust) -> None:
     for other in (line("web2", RSA), line("web1", RSA, "@revoked"), line("web1", RSA, "@cert-authority")):
         assert known.with_lines(other).algorithms_for(WEB1) == usual
     assert b"ssh-rsa" not in usual
-
-
-# --- our host keys
-
-
-def test_offers_certificate_and_plain_key() -> None:
-    private = ed25519.Ed25519PrivateKey.generate()
-    blob = string(b"ssh-ed25519") + string(private.public_key().public_bytes_raw())
-    certified = certificate("web1", key_blob=blob)
-    shown = ServerHostKeys(private, certified)
-    assert shown.algorithms == (b"ssh-ed25519-cert-v01@openssh.com", b"ssh-ed25519")
-    assert shown.get(b"ssh-ed25519-cert-v01@openssh.com").blob() == certified
-    assert shown.get(b"ssh-ed25519").blob() == blob
-    with pytest.raises(KeyError):
-        shown.get(b"ssh-rsa")
-    signature = shown.get(b"ssh-ed25519-cert-v01@openssh.com").sign(b"data")
-    assert signature[:19] == string(b"ssh-ed25519") + b"\0\0\0\x40"
-    private.public_key().verify(signature[19:], b"data")
-    assert ServerHostKeys(private, None).algorithms == (b"ssh-ed25519",)

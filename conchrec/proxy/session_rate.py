@@ -1,7 +1,6 @@
-"""What one user may use of this process's memory and sessions, over all connections of the user.
+"""How fast one user may open sessions, over all connections of the user.
 
-The limits delay: each further tunnel gets a smaller window, and a session beyond the rate waits for its turn.
-Only a session that would wait too long is refused.
+A session beyond the rate waits for its turn. Only one that would wait too long is refused.
 """
 
 from __future__ import annotations
@@ -9,12 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from conchrec.clock import Clock
-from conchrec.ssh.channel_stream import MAX_PACKET, WINDOW
 
-#: Bytes that may wait in all tunnels of one user, for the target or for the inner connection.
-USER_BYTES = 64 * 1024 * 1024
-#: The smallest window of a tunnel, in bytes: one packet.
-MIN_WINDOW = MAX_PACKET
 #: New sessions of one user: how many may begin at once after a pause, how many in a second after that, and
 #: how many seconds a session may wait for its turn.
 SESSION_BURST = 300
@@ -28,32 +22,6 @@ REMEMBERED = 10_000
 DELAY_EVENT_SECONDS = 60.0
 #: The most users whose last such event is remembered.
 DELAYED_USERS = 4096
-
-
-class TunnelMemory:
-    """The windows of all tunnels of each user: a full window for the first ones, then smaller ones."""
-
-    def __init__(self) -> None:
-        self._reserved: dict[str, int] = {}
-
-    def reserved(self, user: str) -> int:
-        """Bytes that all tunnels of this user may hold together."""
-        return self._reserved.get(user, 0)
-
-    def reserve(self, user: str) -> int:
-        """Return the window of a new tunnel, in bytes; pass it to ``release`` when the tunnel ends."""
-        free = max(0, USER_BYTES - self.reserved(user))
-        window = max(MIN_WINDOW, min(WINDOW, free // 4))
-        self._reserved[user] = self.reserved(user) + window
-        return window
-
-    def release(self, user: str, window: int) -> None:
-        """Return the window of a tunnel that has ended."""
-        remaining = self._reserved[user] - window
-        if remaining:
-            self._reserved[user] = remaining
-        else:
-            del self._reserved[user]
 
 
 class SessionRate:

@@ -1,4 +1,8 @@
-"""Limits the sessions of one inner connection: how many, how fast, and none after no-more-sessions."""
+"""Limits the sessions that a user opens: how many, how fast, and none after no-more-sessions.
+
+The limits are ``max_sessions`` of the roles (one inner connection), ``limits.sessions_per_user`` (all
+connections) and ``session_rate``. The limits of tunnels and connections are in ``connection_counts``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from conchrec.ssh.connection import IncomingOpen
 NO_MORE_SESSIONS = b"no-more-sessions@openssh.com"
 
 
-class SessionAdmission:
+class SessionLimits:
     """Refuses, delays or begins the sessions that the user opens on one inner connection.
 
     ``open_count`` returns how many sessions are open, and ``begin`` begins one. ``is_over`` is asked when the

@@ -1,4 +1,4 @@
-"""The host keys of our servers, and the check of the host keys of targets.
+"""Checks the host keys of targets.
 
 A target is trusted by a host certificate of a trusted CA that names it, or else by a line in known_hosts
 (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"). For a certificate of an unknown CA, the plain key in it is looked
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography.hazmat.primitives.asymmetric import ed25519
 from twisted.logger import Logger
 
 from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolation
@@ -22,7 +21,6 @@ from conchrec.ssh.certificate import CERTIFICATE, Certificate, decode, fingerpri
 from conchrec.ssh.certificate_checks import check_host
 from conchrec.ssh.certificate_text import short_key_type
 from conchrec.ssh.known_hosts import KnownHost, KnownHosts
-from conchrec.ssh.wire import string
 from conchrec.text import one_line, quote
 
 _log = Logger()
@@ -41,47 +39,6 @@ OLD = (b"ssh-rsa", b"ssh-dss")
 CERTIFIED = tuple(name + CERTIFICATE for name in PLAIN)
 #: The maximum length of a certificate's key id in texts, in characters. The target has chosen it.
 MAX_KEY_ID = 256
-
-
-# --- host keys of our servers
-
-
-class ServerHostKey:
-    """An Ed25519 host key of a server, plain or with a certificate."""
-
-    def __init__(self, key: ed25519.Ed25519PrivateKey, certificate: bytes | None = None) -> None:
-        self._key = key
-        self._blob = certificate or string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
-
-    def blob(self) -> bytes:
-        """Return the wire blob of the key or certificate."""
-        return self._blob
-
-    def sign(self, data: bytes, signatureType: bytes = b"ssh-ed25519") -> bytes:
-        """Return a signature over ``data``: ``string algorithm, string signature``."""
-        return string(b"ssh-ed25519") + string(self._key.sign(data))
-
-
-class ServerHostKeys:
-    """The host keys of one server: the certificate first, then the plain key for clients without the CA."""
-
-    def __init__(self, key: ed25519.Ed25519PrivateKey, certificate: bytes | None) -> None:
-        self._keys: dict[bytes, ServerHostKey] = {}
-        if certificate is not None:
-            self._keys[b"ssh-ed25519" + CERTIFICATE] = ServerHostKey(key, certificate)
-        self._keys[b"ssh-ed25519"] = ServerHostKey(key)
-
-    @property
-    def algorithms(self) -> tuple[bytes, ...]:
-        """The host key algorithms to offer, in order of preference."""
-        return tuple(self._keys)
-
-    def get(self, algorithm: bytes) -> ServerHostKey:
-        """Return the key for an offered algorithm. Raises KeyError for another one."""
-        return self._keys[algorithm]
-
-
-# --- host keys of targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

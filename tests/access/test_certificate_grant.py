@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.access.certificate_contents import PROXY_ONLY, Grant, grant
+from conchrec.access.certificate_grant import PROXY_ONLY, Grant, grant
 from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import Mfa, RoleOptions, switches
