@@ -22,7 +22,7 @@ from conchrec.errors import ConchrecError
 from conchrec.reasons import ReasonCode
 
 #: The account that started the process.
-INVOKER = os.getuid()
+INVOKER_UID = os.getuid()
 
 
 class CannotActAsOwner(ConchrecError):

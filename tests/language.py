@@ -3,10 +3,10 @@
     python -m tests.language [PATH ...]
     python -m tests.language --commit-message FILE
 
-The first form reads the tracked and the new text files, or those among them that are given or lie in a given directory.
-The second reads the message of a commit that git is about to make (a commit-msg hook). Both print one line
-for each finding, with what to write instead, and exit with 1 if there are any. CONTRIBUTING.md says how we
-write.
+The first form reads the tracked and the new text files, or those among them that are given or lie in a given
+directory. The second reads the message of a commit that git is about to make (a commit-msg hook). Both print
+one line for each finding, with what to write instead, and exit with 1 if there are any. CONTRIBUTING.md says
+how we write.
 """
 
 from __future__ import annotations

@@ -111,11 +111,13 @@ def grant(
         )
     denied = [pattern for role in roles for pattern in role.deny_logins]
     denied += [lock.name for lock in policy.locks if lock.kind is LockKind.LOGIN and lock.holds(now)]
-    denied += [pattern for role in roles if not can_be_said(role) for pattern in role.logins]
+    denied += [pattern for role in roles if not fits_in_certificate(role) for pattern in role.logins]
     naming = {
         role.name: logins
         for role in counting
-        if (role.direct or not recorded) and can_be_said(role) and (logins := _logins(role, user, denied))
+        if (role.direct or not recorded)
+        and fits_in_certificate(role)
+        and (logins := _logins(role, user, denied))
     }
     logins = tuple(dict.fromkeys(login for names in naming.values() for login in names))
     own = () if logins and _is_one_of(user, user, denied) else (user,)
@@ -143,7 +145,7 @@ def grant(
     )
 
 
-def can_be_said(role: Role) -> bool:
+def fits_in_certificate(role: Role) -> bool:
     """Whether a certificate can carry all restrictions of this role."""
     options = role.options
     for_each_session = options.approval or options.require_mfa is Mfa.SESSION

@@ -106,7 +106,7 @@ class Credentials:
         self._check_lock(user)
         return identity
 
-    def still(self, identity: Identity, source: str, now: datetime) -> Identity:
+    def renewed_identity(self, identity: Identity, source: str, now: datetime) -> Identity:
         """The identity that a logged-in user would get now with the same credential, with the current roles.
 
         Called after a reload. Raises AccessDenied, whose public text says why the connection must end.
@@ -166,7 +166,7 @@ class Credentials:
             return False
         return True
 
-    def own(
+    def identity_of_inner_login(
         self, identity: Identity, algorithm: bytes, blob: bytes, source: str, now: datetime
     ) -> Identity | None:
         """The identity of an inner login by the same user; None where the credential is not the user's.

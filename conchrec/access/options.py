@@ -31,7 +31,7 @@ class Record(Enum):
     """It goes on unrecorded, with an audit event."""
 
 
-class Sees(Enum):
+class VisibleRecordings(Enum):
     """Whose recordings a user may see over ssh."""
 
     NONE = "none"
@@ -181,7 +181,7 @@ class SessionOptions:
     record: Record = Record.STRICT
     require_mfa: Mfa = Mfa.NO
     approval: tuple[frozenset[str], ...] = ()
-    recordings: Sees = Sees.OWN
+    recordings: VisibleRecordings = VisibleRecordings.OWN
 
 
 def switches(**written: bool) -> Mapping[str, bool]:
@@ -206,7 +206,7 @@ class RoleOptions:
     record: Record = Record.STRICT
     require_mfa: Mfa = Mfa.NO
     approval: frozenset[str] = frozenset()
-    recordings: Sees = Sees.OWN
+    recordings: VisibleRecordings = VisibleRecordings.OWN
 
     def opens(self, switch: str) -> bool:
         """Whether the role opens the switch, explicitly or by default."""

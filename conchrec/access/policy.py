@@ -9,12 +9,13 @@ How several roles of one user add up:
 - ``recordings`` does not belong to a login: of all roles of a user the widest counts.
 - A role whose grant has ended does not count.
 
-A pattern of *allow* matches the requested name or the address; one of *deny* matches either. An allowed name
-is allowed with all its addresses. If only some of its addresses are allowed, only those may be dialled
-(``Allow.addresses``), and a role that does not allow all of them opens no option: what is open at one of its
-hosts is not open at another that shares the name.
+A role *allows* a host (``hosts``) by its requested name, with all its addresses, or else by its addresses. If
+only some addresses are allowed, only those may be dialled (``Allow.addresses``), and a role that does not
+allow all of them opens no option: what is open at one of its hosts is not open at another that shares the
+name.
 
-A deny by name does not match other names of the same host; deny its address too.
+A role *denies* a host (``deny.hosts``) by its requested name, or by any one of its addresses. A deny by name
+does not match other names of the same host; deny its address too.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from conchrec.access.options import (
     Mfa,
     Record,
     RoleOptions,
-    Sees,
     SessionOptions,
+    VisibleRecordings,
     combine,
 )
 from conchrec.access.patterns import (
@@ -157,7 +158,7 @@ def may_reach(
     return _decide(policy, identity, target, addresses, None, source, now, other_ports)
 
 
-def hopeless(
+def denial_without_addresses(
     policy: Policy,
     identity: Identity,
     target: Target,
@@ -166,7 +167,10 @@ def hopeless(
     *,
     other_ports: Sequence[int] = (),
 ) -> Deny | None:
-    """The Deny of ``may_reach`` that does not depend on the addresses of the target; else None."""
+    """The Deny of ``may_reach`` that holds for any addresses of the target; None if it depends on them.
+
+    With a Deny the name of the target need not be looked up.
+    """
     decision = may_reach(policy, identity, target, (), source, now, other_ports=other_ports)
     if isinstance(decision, Allow):
         return None
@@ -216,12 +220,12 @@ def _decide(
         return Deny(
             reason=f"{user} may not reach {host} ({error})", rule=str(error), code=ReasonCode.INVALID_TARGET
         )
-    spellings = (resolved, *(replace(resolved, port=port) for port in other_ports))
+    all_names = (resolved, *(replace(resolved, port=port) for port in other_ports))
 
     def unreachable(code: ReasonCode, rule: str, line: int = 0) -> Deny:
         return Deny(reason=f"{user} may not reach {host} ({rule})", rule=rule, line=line, code=code)
 
-    if lock := policy.lock_on(now, lambda lock: any(map(lock.is_of_target, spellings))):
+    if lock := policy.lock_on(now, lambda lock: any(map(lock.is_of_target, all_names))):
         return Deny(
             reason=f"{user} may not reach {host} ({_shown(str(lock))})",
             rule="lock",
@@ -230,7 +234,7 @@ def _decide(
     roles = policy.roles_of(identity, now)
     for role in roles:
         for pattern in role.deny_hosts:
-            if any(_denies(pattern, spelling) for spelling in spellings):
+            if any(_denies(pattern, name) for name in all_names):
                 return unreachable(ReasonCode.HOST_DENIED, f"role {role.name} denies it", pattern.line)
     reaches = [reach for role in roles if (reach := _allowed_addresses(role, resolved)) is not None]
     if not reaches:
@@ -242,8 +246,8 @@ def _decide(
         if not roles:
             return unreachable(ReasonCode.NO_ROLE, f"{user} has no role")
         return unreachable(ReasonCode.HOST_NOT_ALLOWED, f"no role of {user} allows it")
-    here = [reach for reach in reaches if comes_from(reach.role, source)]
-    if not here:
+    from_source = [reach for reach in reaches if comes_from(reach.role, source)]
+    if not from_source:
         line = reaches[0].role.line("options.source")
         if shown := _shown(source):
             rule = f"{_roles(reaches)} cannot be used from {shown}"
@@ -252,16 +256,17 @@ def _decide(
                 f"{_roles(reaches)} needs an allowed source address, and the user's address is not known"
             )
         return unreachable(ReasonCode.SOURCE_NOT_ALLOWED, rule, line)
-    closed, here = here, [reach for reach in here if is_open(reach.role.times, now)]
-    if not here:
-        line = closed[0].role.line("options.times")
-        return unreachable(ReasonCode.TIME_NOT_ALLOWED, f"{_roles(closed)} cannot be used at this time", line)
+    usable = [reach for reach in from_source if is_open(reach.role.times, now)]
+    if not usable:
+        line = from_source[0].role.line("options.times")
+        rule = f"{_roles(from_source)} cannot be used at this time"
+        return unreachable(ReasonCode.TIME_NOT_ALLOWED, rule, line)
     denied = tuple(pattern for role in roles for pattern in role.deny_logins)
     if login is None:
-        allowing = [reach for reach in here if any(_usable_logins(reach.role, denied))]
+        allowing = [reach for reach in usable if any(_usable_logins(reach.role, denied))]
         if not allowing:
-            rule = _allowed_logins(here, identity.user)
-            return unreachable(ReasonCode.LOGIN_NOT_ALLOWED, rule, here[0].role.line("logins"))
+            rule = _allowed_logins(usable, identity.user)
+            return unreachable(ReasonCode.LOGIN_NOT_ALLOWED, rule, usable[0].role.line("logins"))
         return _allow(allowing, "some logins", resolved, policy.changes(identity, now), identity)
 
     def refused(code: ReasonCode, rule: str, line: int = 0) -> Deny:
@@ -278,11 +283,13 @@ def _decide(
             line = role.line("deny.logins")
             return refused(ReasonCode.LOGIN_DENIED, f"role {role.name} denies it", line)
     allowing = [
-        reach for reach in here if any(allows(pattern, login, identity.user) for pattern in reach.role.logins)
+        reach
+        for reach in usable
+        if any(allows(pattern, login, identity.user) for pattern in reach.role.logins)
     ]
     if not allowing:
-        rule = _allowed_logins(here, identity.user)
-        return refused(ReasonCode.LOGIN_NOT_ALLOWED, rule, here[0].role.line("logins"))
+        rule = _allowed_logins(usable, identity.user)
+        return refused(ReasonCode.LOGIN_NOT_ALLOWED, rule, usable[0].role.line("logins"))
     allowed = _allow(allowing, login, resolved, policy.changes(identity, now), identity)
     if allowed.options.require_mfa is not Mfa.NO and not identity.second_factor:
         role = next(reach.role for reach in allowing if reach.role.options.require_mfa is not Mfa.NO)
@@ -363,15 +370,15 @@ def _allow(
 
 def _certificate_limits(identity: Identity) -> tuple[Role, ...]:
     """A role that says no to everything that the user's certificate does not permit; none without one."""
-    shut = {switch: False for permit in identity.withheld for switch in SWITCHES_OF[permit]}
-    if not shut:
+    closed = {switch: False for permit in identity.withheld for switch in SWITCHES_OF[permit]}
+    if not closed:
         return ()
-    options = RoleOptions(switches=shut, max_sessions=None, record=Record.BEST_EFFORT)
+    options = RoleOptions(switches=closed, max_sessions=None, record=Record.BEST_EFFORT)
     return (Role(name=CERTIFICATE, options=options),)
 
 
 @dataclass(frozen=True, slots=True)
-class Shut:
+class ClosedOption:
     """Why an option is closed: the ``setting`` as it is written, and the ``rule`` for the audit.
 
     ``permit`` is the missing extension, if the user's certificate closes the option.
@@ -391,7 +398,7 @@ class Shut:
         return "commands: the role allows only listed commands"
 
 
-def shut_by(roles: Sequence[Role], option: str) -> Shut:
+def closed_by(roles: Sequence[Role], option: str) -> ClosedOption:
     """Which of the roles that together allow a login closes this option, a switch or ``commands``."""
     settings = (option, *(short for short, names in SHORTHANDS.items() if option in names))
 
@@ -409,17 +416,21 @@ def shut_by(roles: Sequence[Role], option: str) -> Shut:
     for role, setting in sorted(closing, key=lambda item: item[1] == "commands"):
         if role.name == CERTIFICATE:
             permit = permit_of(option)
-            return Shut(setting, f"certificate: no {permit}", permit)
+            return ClosedOption(setting, f"certificate: no {permit}", permit)
         line = role.line(f"options.{setting}")
-        return Shut(setting, f"role {role.name}: {setting}" + (f" (line {line})" if line else ""))
+        return ClosedOption(setting, f"role {role.name}: {setting}" + (f" (line {line})" if line else ""))
     names = ", ".join(role.name for role in roles if role.name != CERTIFICATE)
-    return Shut(option, f"{option}: no active role allows it ({names})")
+    return ClosedOption(option, f"{option}: no active role allows it ({names})")
 
 
-def sees(policy: Policy, identity: Identity, source: str, now: datetime) -> Sees:
+def visible_recordings(policy: Policy, identity: Identity, source: str, now: datetime) -> VisibleRecordings:
     """Whose recordings this identity may see from the address ``source``; NONE without a role."""
     roles = active(policy, identity, source, now)
-    return max((role.options.recordings for role in roles), key=list(Sees).index, default=Sees.NONE)
+    return max(
+        (role.options.recordings for role in roles),
+        key=list(VisibleRecordings).index,
+        default=VisibleRecordings.NONE,
+    )
 
 
 def active(policy: Policy, identity: Identity, source: str, now: datetime) -> tuple[Role, ...]:

@@ -20,7 +20,16 @@ from conchrec.access.host_rules import rule_for
 from conchrec.access.lock_file import Locks
 from conchrec.access.options import TABLE, Mfa, SessionOptions, why_not
 from conchrec.access.patterns import address_of
-from conchrec.access.policy import Allow, Decision, Deny, Policy, active, decide, sees, shut_by
+from conchrec.access.policy import (
+    Allow,
+    Decision,
+    Deny,
+    Policy,
+    active,
+    closed_by,
+    decide,
+    visible_recordings,
+)
 from conchrec.access.time_windows import parse_moment
 from conchrec.ca.revocation import Revocations, Revoked
 from conchrec.cli.argument_types import argument_type
@@ -144,7 +153,7 @@ def command(
     forbidden = ""
     if isinstance(decision, Allow) and args.run is not None:
         option = why_not(decision.options, "exec", args.run, transfer_programs("exec", args.run))
-        forbidden = shut_by(decision.roles, option).rule if option else ""
+        forbidden = closed_by(decision.roles, option).rule if option else ""
     if args.json:
         print(json.dumps(question.as_json(user.name, decision, forbidden), indent=1), file=out)
     elif isinstance(decision, Allow):
@@ -296,7 +305,7 @@ class _Question:
 
     def options(self, user: str, options: SessionOptions) -> dict[str, str]:
         """The options that apply, in the order of the table."""
-        visible = sees(self._policy, self._identity(user), self._source, self._now)
+        visible = visible_recordings(self._policy, self._identity(user), self._source, self._now)
         options = replace(options, recordings=visible)
         values = {row.name: getattr(options, row.name) for row in TABLE if not row.shorthand}
         rows = {row.name: row for row in TABLE}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from conchrec.config.loader import Config
-from conchrec.ownership import INVOKER, act_as, foreign_owner
+from conchrec.ownership import INVOKER_UID, act_as, foreign_owner
 from conchrec.service.preload import all_may_import, load_all
 
 #: No command uses these, and importing them is slow.
@@ -29,9 +29,9 @@ class Rights(Enum):
 def account() -> str:
     """The name of the account that started the command."""
     try:
-        return pwd.getpwuid(INVOKER).pw_name
+        return pwd.getpwuid(INVOKER_UID).pw_name
     except KeyError:
-        return f"user {INVOKER}"
+        return f"user {INVOKER_UID}"
 
 
 def rights_for_files(*names: str) -> Callable[[argparse.Namespace], Rights]:

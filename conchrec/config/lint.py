@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import permutations
 
-from conchrec.access.certificate_grant import can_be_said
+from conchrec.access.certificate_grant import fits_in_certificate
 from conchrec.access.login_names import covers as covers_login
 from conchrec.access.login_names import folded, is_wildcard
 from conchrec.access.options import Mfa
@@ -79,7 +79,7 @@ def _roles(
             )  # fmt: skip
         if role.options.commands is not None and not role.options.opens("exec"):
             yield warn("has no effect: exec is no", "options.commands")
-        if role.direct and not can_be_said(role):
+        if role.direct and not fits_in_certificate(role):
             yield warn(
                 "has no effect: this role has restrictions that a certificate cannot enforce (commands, "
                 "approval, a second factor for each session, or an option set to no). Remove direct, or "

@@ -231,7 +231,7 @@ class Limits:
     channels: int = 1024
     """How many channels one connection may have."""
     sessions_per_user: int = 1000
-    """How many sessions one user may have over all connections."""
+    """How many sessions one user may have over all connections, and, counted separately, how many tunnels."""
     commands: int = 16
     """How many commands to the proxy (`play`, `follow` …) may run for one user."""
     bandwidth_per_user: int = field(default=0, metadata=SIZE)

@@ -11,10 +11,19 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TypeVar
 
-from conchrec.access.certificate_grant import can_be_said
+from conchrec.access.certificate_grant import fits_in_certificate
 from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.login_names import check_allowed_pattern, check_pattern
-from conchrec.access.options import SHORTHANDS, SWITCHES, TABLE, Mfa, Record, RoleOptions, Sees, switches
+from conchrec.access.options import (
+    SHORTHANDS,
+    SWITCHES,
+    TABLE,
+    Mfa,
+    Record,
+    RoleOptions,
+    VisibleRecordings,
+    switches,
+)
 from conchrec.access.patterns import HostPattern, IPNetwork, parse_network
 from conchrec.access.role import Role
 from conchrec.access.time_windows import Window, parse_moment
@@ -81,7 +90,7 @@ def _role(name: str, section: Section, groups: tuple[TargetRule, ...]) -> Role:
         direct=direct,
         lines=MappingProxyType(lines),
     )
-    if direct and can_be_said(value):
+    if direct and fits_in_certificate(value):
         options.warn(
             "direct",
             "with a certificate, users can log in at every host that trusts the user CA without the proxy,"
@@ -165,7 +174,7 @@ def _options(section: Section) -> RoleOptions:
         record=section.word("record", Record, default.record),
         require_mfa=section.word("require_mfa", Mfa, default.require_mfa),
         approval=frozenset(entry.text for entry in approval),
-        recordings=section.word("recordings", Sees, default.recordings),
+        recordings=section.word("recordings", VisibleRecordings, default.recordings),
     )
 
 

@@ -50,19 +50,19 @@ def may_reach(access: TargetAccess) -> Allow:
     return answer
 
 
-def decide_again(access: TargetAccess, *, begun: bool) -> Allow:
+def decide_again(access: TargetAccess, *, has_begun: bool) -> Allow:
     """Decide about an access that was allowed before, and store the result in it. Raises AccessDenied.
 
-    ``begun`` says that the steps of the login are over: then a step that is required only now denies it.
+    If ``has_begun``, a step that has become required since the login denies the access.
     """
     if access.inner is not None:
         credentials, now = access.settings.credentials, access.services.now()
-        access.set_inner_identity(credentials.still(access.inner, access.origin.source, now))
+        access.set_inner_identity(credentials.renewed_identity(access.inner, access.origin.source, now))
     answer = decide_access(access)
     if isinstance(answer, Deny):
         raise access_denied(answer)
     access.set_allowed(answer)
-    if begun:
+    if has_begun:
         check_steps(access)
     return answer
 

@@ -1,8 +1,8 @@
 """What is recorded and audited: a table of channels and requests, and a table of the fields of each message.
 
-``docs/coverage.md`` shows both tables. ``tests/interop/test_coverage.py`` checks the first with real clients
-and servers, ``tests/proxy/relay/test_field_values.py`` the second with a message for each field. No code of
-the proxy uses these tables.
+These tables are documentation: no code of the proxy uses them. ``docs/coverage.md`` shows both.
+``tests/interop/test_coverage.py`` checks the first with real clients and servers,
+``tests/proxy/relay/test_field_values.py`` the second with a message for each field.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 
 #: The most bytes that may be held for one user, in all channels of all connections.
-USER_BYTES = 64 * 1024 * 1024
+HELD_BYTES_OF_USER = 64 * 1024 * 1024
 #: What a held message costs in memory, in addition to its payload.
 OVERHEAD = 200
 
@@ -36,7 +36,7 @@ class ChannelHeldBytes:
     def add(self, size: int) -> None:
         """Count a message of ``size`` bytes. Raises RemoteViolation if the user has too many bytes held."""
         self._count(size + OVERHEAD)
-        if self._user.bytes > USER_BYTES:
+        if self._user.bytes > HELD_BYTES_OF_USER:
             raise RemoteViolation(
                 "too much data of this user is waiting to be forwarded", code=ReasonCode.TOO_MANY_MESSAGES
             )

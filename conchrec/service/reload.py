@@ -84,7 +84,9 @@ class Reloader:
             _log.warn("{names}: changed; takes effect at the next start", names=", ".join(waiting))
         context.settings = self._build(config)
         limits = config.limits
-        context.services.dialer.limit(handshakes=limits.target_handshakes, timeout=limits.connect_timeout)
+        context.services.dialer.set_limits(
+            handshakes=limits.target_handshakes, timeout=limits.connect_timeout
+        )
         context.emit(events.ConfigReload(result="ok", changed=names, waiting=waiting))
         _log.info("configuration reloaded; changed: {names}", names=", ".join(names) or "nothing")
         self._applied()

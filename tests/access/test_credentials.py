@@ -193,10 +193,10 @@ def test_keeps_force_command_in_inner_login() -> None:
     assert outer.force_command == "uptime"
     free = who.identity("joe", ED_CERT, user_certificate(key()), HERE, NOW)
     assert free.force_command == ""
-    assert who.own(outer, ED_CERT, forced, HERE, NOW)
-    assert not who.own(outer, ED_CERT, other, HERE, NOW)
-    assert not who.own(outer, ED, JOE, HERE, NOW)
-    assert not who.own(free, ED_CERT, forced, HERE, NOW)
+    assert who.identity_of_inner_login(outer, ED_CERT, forced, HERE, NOW)
+    assert not who.identity_of_inner_login(outer, ED_CERT, other, HERE, NOW)
+    assert not who.identity_of_inner_login(outer, ED, JOE, HERE, NOW)
+    assert not who.identity_of_inner_login(free, ED_CERT, forced, HERE, NOW)
 
 
 def test_rejects_invalid_certificates() -> None:
@@ -285,18 +285,20 @@ def test_requires_inner_key_of_outer_user() -> None:
     laptop, phone = blob_of(number=2), blob_of(number=3)
     who = credentials(AuthorizedKey(blob=laptop), AuthorizedKey(blob=phone))
     joe = who.identity("joe", ED, laptop, HERE, NOW)
-    assert who.own(joe, ED, laptop, HERE, NOW)
-    assert who.own(joe, ED, phone, HERE, NOW)
-    assert who.own(joe, ED_CERT, user_certificate(key(number=8)), HERE, NOW)
-    assert not who.own(joe, ED, ANN, HERE, NOW)
-    assert not who.own(joe, ED_CERT, user_certificate(key(number=8), key_id="ann"), HERE, NOW)
-    assert not who.own(joe, b"rsa-sha2-512", laptop, HERE, NOW)
+    assert who.identity_of_inner_login(joe, ED, laptop, HERE, NOW)
+    assert who.identity_of_inner_login(joe, ED, phone, HERE, NOW)
+    assert who.identity_of_inner_login(joe, ED_CERT, user_certificate(key(number=8)), HERE, NOW)
+    assert not who.identity_of_inner_login(joe, ED, ANN, HERE, NOW)
+    assert not who.identity_of_inner_login(
+        joe, ED_CERT, user_certificate(key(number=8), key_id="ann"), HERE, NOW
+    )
+    assert not who.identity_of_inner_login(joe, b"rsa-sha2-512", laptop, HERE, NOW)
 
 
 def test_enforces_key_options_in_inner_login() -> None:
     who = credentials(AuthorizedKey(blob=JOE), AuthorizedKey(blob=ANN, sources=("192.168.0.0/16",)))
     joe = who.identity("joe", ED, JOE, HERE, NOW)
-    assert not who.own(joe, ED, ANN, HERE, NOW)
+    assert not who.identity_of_inner_login(joe, ED, ANN, HERE, NOW)
 
 
 # --- anything at all

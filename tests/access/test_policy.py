@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.host_rules import rule_for
 from conchrec.access.locks import Lock, LockKind
-from conchrec.access.options import Mfa, Record, RoleOptions, Sees, SessionOptions, switches
+from conchrec.access.options import Mfa, Record, RoleOptions, SessionOptions, VisibleRecordings, switches
 from conchrec.access.patterns import HostPattern, parse_network
 from conchrec.access.policy import (
     Allow,
+    ClosedOption,
     Decision,
     Deny,
     Policy,
-    Shut,
     active,
     cited,
+    closed_by,
     decide,
     may_reach,
     reachable,
-    sees,
-    shut_by,
+    visible_recordings,
 )
 from conchrec.access.role import Role
 from conchrec.access.time_windows import Window
@@ -329,15 +329,17 @@ def test_ignores_yes_of_role_for_some_addresses() -> None:
 
 
 def test_shows_recordings_of_widest_role() -> None:
-    none, own, everything = (role(each.value, options=RoleOptions(recordings=each)) for each in Sees)
-    assert sees(*joe(), HERE, NOW) is Sees.NONE
-    assert sees(*joe(role()), HERE, NOW) is Sees.OWN
-    assert sees(*joe(none), HERE, NOW) is Sees.NONE
-    assert sees(*joe(none, own), HERE, NOW) is Sees.OWN
-    assert sees(*joe(everything, none), HERE, NOW) is Sees.ALL
+    none, own, everything = (
+        role(each.value, options=RoleOptions(recordings=each)) for each in VisibleRecordings
+    )
+    assert visible_recordings(*joe(), HERE, NOW) is VisibleRecordings.NONE
+    assert visible_recordings(*joe(role()), HERE, NOW) is VisibleRecordings.OWN
+    assert visible_recordings(*joe(none), HERE, NOW) is VisibleRecordings.NONE
+    assert visible_recordings(*joe(none, own), HERE, NOW) is VisibleRecordings.OWN
+    assert visible_recordings(*joe(everything, none), HERE, NOW) is VisibleRecordings.ALL
     elsewhere = replace(everything, source=(parse_network("10.0.0.0/8"),))
-    assert sees(*joe(elsewhere, none), HERE, NOW) is Sees.NONE
-    assert sees(*joe(elsewhere, none), "10.0.0.1", NOW) is Sees.ALL
+    assert visible_recordings(*joe(elsewhere, none), HERE, NOW) is VisibleRecordings.NONE
+    assert visible_recordings(*joe(elsewhere, none), "10.0.0.1", NOW) is VisibleRecordings.ALL
 
 
 # -- where from, and until when
@@ -408,12 +410,12 @@ def test_names_role_that_closes_option() -> None:
         lines=lines,
     )
     plain = role("plain")
-    assert shut_by((plain, named, no), "sftp") == Shut("file_copy", "role no: file_copy (line 4)")
-    assert shut_by((plain, named, no), "shell") == Shut("shell", "role no: shell (line 6)")
-    assert shut_by((plain, named), "shell") == Shut("commands", "role named: commands (line 5)")
-    assert shut_by((named,), "commands") == Shut("commands", "role named: commands (line 5)")
-    assert shut_by((no,), "nested_ssh") == Shut("nested_ssh", "role no: nested_ssh (line 1)")
-    closed = shut_by((plain, named), "local_forwarding")
+    assert closed_by((plain, named, no), "sftp") == ClosedOption("file_copy", "role no: file_copy (line 4)")
+    assert closed_by((plain, named, no), "shell") == ClosedOption("shell", "role no: shell (line 6)")
+    assert closed_by((plain, named), "shell") == ClosedOption("commands", "role named: commands (line 5)")
+    assert closed_by((named,), "commands") == ClosedOption("commands", "role named: commands (line 5)")
+    assert closed_by((no,), "nested_ssh") == ClosedOption("nested_ssh", "role no: nested_ssh (line 1)")
+    closed = closed_by((plain, named), "local_forwarding")
     assert closed.setting == "local_forwarding"
     assert closed.rule == "local_forwarding: no active role allows it (plain, named)"
 
@@ -570,7 +572,7 @@ def test_applies_role_in_its_times_and_denies_always() -> None:
     assert "role then cannot be used at this time" in reason(decision_of(joe(then)))
     assert "role then denies it" in reason(decision_of(joe(now, then), "web2.example.com"))
     assert not reachable(*joe(then), HERE, NOW)[0].at_this_time
-    assert sees(*joe(then), HERE, NOW) is Sees.NONE
+    assert visible_recordings(*joe(then), HERE, NOW) is VisibleRecordings.NONE
 
 
 def test_ends_grants_and_roles() -> None:

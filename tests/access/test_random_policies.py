@@ -10,7 +10,7 @@ from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import Mfa, Record, RoleOptions
 from conchrec.access.patterns import HostPattern, parse_network
-from conchrec.access.policy import Allow, Decision, Deny, Policy, decide, hopeless, may_reach
+from conchrec.access.policy import Allow, Decision, Deny, Policy, decide, denial_without_addresses, may_reach
 from conchrec.access.role import Role
 from conchrec.access.time_windows import Window
 from conchrec.model import Identity, Target
@@ -116,7 +116,7 @@ def decision_of(made: World, having: Policy | None = None, now: datetime | None 
     )
 
 
-def test_denies_hopeless_target_at_every_address() -> None:
+def test_denies_target_at_every_address_when_denied_without_addresses() -> None:
     """And what isn't may be allowed: a name is looked up where that may change the answer."""
     rng = random.Random(9)
     count = 0
@@ -124,7 +124,7 @@ def test_denies_hopeless_target_at_every_address() -> None:
         made = world(rng)
         identity = Identity(user=made.user, method="publickey", roles=tuple(made.grants))
         target, having = Target(host=made.host, port=made.port), policy(made)
-        never = hopeless(having, identity, target, made.source, NOW)
+        never = denial_without_addresses(having, identity, target, made.source, NOW)
         answers = [
             may_reach(having, identity, target, some(rng, ADDRESSES, 3), made.source, NOW) for _ in range(3)
         ]

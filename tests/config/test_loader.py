@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.access.options import Record, RoleOptions, Sees, combine, switches
+from conchrec.access.options import Record, RoleOptions, VisibleRecordings, combine, switches
 from conchrec.config import loader, roles
 from conchrec.config.loader import (
     AgentProbe,
@@ -247,7 +247,7 @@ def test_reads_every_word(read: Read) -> None:
         assert read(f"{NOBODY}recordings: {{fsync: {fsync.value}}}").recordings.fsync is fsync
     for record in Record:
         assert read(role(f"options: {{record: {record.value}}}")).roles["ops"].options.record is record
-    for scope in Sees:
+    for scope in VisibleRecordings:
         assert read(role(f"options: {{recordings: {scope.value}}}")).roles["ops"].options.recordings is scope
 
 

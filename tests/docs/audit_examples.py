@@ -15,7 +15,7 @@ _HOST_KEY = "SHA256:x3pZ0dJ0W3Z0Y8Qn0n6mB8T2hHcQmS1oTtJq1y5m6Yk"
 _CA_KEY = "SHA256:0n5oV2v1B2iN2n7m8V0q3Y6g8yYFz0mC4l3l5D8l9aE"
 _CLIENT = "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3"
 _CAST = f"/var/lib/conchrec/recordings/2026/11/29/{_SID}.cast"
-_LEDGER = "/var/lib/conchrec/recordings/ledger"
+_LEDGER = "/var/lib/conchrec/recordings/ledger.jsonl"
 _FIRST, _LAST = "2026-11-29T14:02:11.030Z", "2026-11-29T14:02:19.964Z"
 _OUTER = Who(user="joe", login="", target="", addr="198.51.100.7:50122", cid=_CID, sid="")
 _INNER = Who(user="joe", login="root", target="web1:22", addr="198.51.100.7:50122", cid=_CID, sid="")

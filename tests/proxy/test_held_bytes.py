@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.errors import RemoteViolation
-from conchrec.proxy.held_bytes import USER_BYTES, UserHeldBytes
+from conchrec.proxy.held_bytes import HELD_BYTES_OF_USER, UserHeldBytes
 from conchrec.proxy.relay.lane import HELD_BYTES, Lane
 from conchrec.ssh import messages as m
 
@@ -22,12 +22,12 @@ def test_limits_channels_of_user_together() -> None:
     user, other = UserHeldBytes(), UserHeldBytes()
     lanes = [
         Lane(lambda message, body: None, lambda message, body: None, user.channel())
-        for _ in range(2 * USER_BYTES // HELD_BYTES)
+        for _ in range(2 * HELD_BYTES_OF_USER // HELD_BYTES)
     ]
     fill(lanes[: len(lanes) // 2 - 1])
     with pytest.raises(RemoteViolation, match="data of this user"):
         fill(lanes[len(lanes) // 2 - 1 :])
-    assert user.bytes <= USER_BYTES + 2 * HELD_BYTES
+    assert user.bytes <= HELD_BYTES_OF_USER + 2 * HELD_BYTES
     other.channel().add(HELD_BYTES)
 
 

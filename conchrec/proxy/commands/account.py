@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from conchrec import __version__
 from conchrec.access import policy
 from conchrec.access.credentials import fingerprint
-from conchrec.access.options import Sees
+from conchrec.access.options import VisibleRecordings
 from conchrec.model import Identity
 from conchrec.proxy.commands import certificate as commands_certificate
 from conchrec.proxy.commands import recordings
@@ -139,10 +139,10 @@ def _reach(request: CommandRequest) -> list[str]:
 
 def _recorded(request: CommandRequest) -> list[str]:
     """The line about the recordings that the user may view."""
-    sees = recordings.viewable_recordings(request)
-    if sees is Sees.NONE:
+    visible = recordings.viewable_recordings(request)
+    if visible is VisibleRecordings.NONE:
         return []
-    which = "your" if sees is Sees.OWN else "all"
+    which = "your" if visible is VisibleRecordings.OWN else "all"
     return [f"You may view {which} recordings: recordings, play ID, text ID, follow ID."]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from conchrec.access.policy import Deny, active, decide, hopeless
+from conchrec.access.policy import Deny, active, decide, denial_without_addresses
 from conchrec.audit import events
 from conchrec.config.target_rules import given_address, located, other_ports
 from conchrec.proxy.approvals import MAX_TEXT, ApprovalRequest, ApprovalState
@@ -38,7 +38,7 @@ async def request_access(request: CommandRequest) -> str:
     target = located(requested, targets)
     ports = other_ports(requested, target, targets)
     user = request.identity.user
-    if denial := hopeless(
+    if denial := denial_without_addresses(
         request.settings.policy, request.identity, target, request.source, services.now(), other_ports=ports
     ):
         raise access_denied(denial)

@@ -16,8 +16,8 @@ from typing import NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from conchrec.access.options import Sees
-from conchrec.access.policy import sees
+from conchrec.access.options import VisibleRecordings
+from conchrec.access.policy import visible_recordings
 from conchrec.audit import events as audit_events
 from conchrec.errors import RecordingError
 from conchrec.proxy.commands.command_request import CommandRefused, CommandRequest, UsageError
@@ -50,12 +50,12 @@ async def recordings(request: CommandRequest) -> str:
         words.add_argument(name, type=_moment)
     query = Filter(**vars(words.parse_args(request.words)))
     seen = viewable_recordings(request)
-    if seen is Sees.NONE:
+    if seen is VisibleRecordings.NONE:
         return ""
     user = request.identity.user
     lines = (
         Part(text=one_line(item.line(), LINE) + "\n", cost=LINE)
-        if (seen is Sees.ALL or item.user == user) and query.matches_recording(item)
+        if (seen is VisibleRecordings.ALL or item.user == user) and query.matches_recording(item)
         else Part(cost=LINE)  # reading it was work, too
         for item in matching_recordings(_library(request), Filter())
     )
@@ -95,9 +95,11 @@ async def follow(request: CommandRequest) -> str:
 # -- access
 
 
-def viewable_recordings(request: CommandRequest) -> Sees:
+def viewable_recordings(request: CommandRequest) -> VisibleRecordings:
     """Which recordings the roles of this user allow to view now."""
-    return sees(request.settings.policy, request.identity, request.source, request.services.now())
+    return visible_recordings(
+        request.settings.policy, request.identity, request.source, request.services.now()
+    )
 
 
 def _library(request: CommandRequest) -> Library:
@@ -110,7 +112,9 @@ async def _find(request: CommandRequest, sid: str, action: str) -> LibraryEntry:
     entry = await _read(request, partial(_library(request).find, sid))
     fields = summary(entry) if entry is not None else {}
     user = str(fields.get("user", ""))
-    if entry is None or not (seen is Sees.ALL or (seen is Sees.OWN and user == request.identity.user)):
+    if entry is None or not (
+        seen is VisibleRecordings.ALL or (seen is VisibleRecordings.OWN and user == request.identity.user)
+    ):
         raise CommandRefused(
             f"no recording {quote(sid, 40)}, or you may not view it. "
             "To list those that you may view: recordings"

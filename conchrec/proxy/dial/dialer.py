@@ -92,11 +92,11 @@ class Dialer:
         self._gates: dict[Target, Gate] = {}
         #: By target: when its identification string was read, and the string.
         self._remembered: OrderedDict[Target, tuple[float, bytes]] = OrderedDict()
-        #: By target of which one is being read: the others who wait for it.
+        #: By target whose identification string is being read: the calls that wait for it.
         self._waiting: dict[Target, list[Deferred[None]]] = {}
 
-    def limit(self, *, handshakes: int, timeout: timedelta) -> None:
-        """Use these limits from now on; at a target with handshakes in progress, after these."""
+    def set_limits(self, *, handshakes: int, timeout: timedelta) -> None:
+        """Use these limits from now on; at a target with handshakes in progress, once these have ended."""
         self._handshakes = handshakes
         self._timeout = timeout.total_seconds()
         self._gates = {target: gate for target, gate in self._gates.items() if not gate.is_idle}

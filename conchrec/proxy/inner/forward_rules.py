@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conchrec.access.options import SessionOptions
-from conchrec.access.policy import Shut, shut_by
+from conchrec.access.policy import ClosedOption, closed_by
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 
@@ -50,6 +50,6 @@ class ForwardRules:
         """Whether forwards of this kind are allowed."""
         return bool(getattr(self.options, OPTION[kind]))
 
-    def shut_by(self, kind: str) -> Shut:
+    def closed_by(self, kind: str) -> ClosedOption:
         """Return the rule that forbids this kind."""
-        return shut_by(self._access.roles, OPTION[kind])
+        return closed_by(self._access.roles, OPTION[kind])

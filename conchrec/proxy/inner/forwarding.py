@@ -92,10 +92,11 @@ class Forwards:
                 action="refused",
                 destination=destination,
                 reason=NOT_ALLOWED,
-                rule=self._rules.shut_by(kind).rule,
+                rule=self._rules.closed_by(kind).rule,
             )
         )
-        user, host, why = self._access.identity.user, self._access.target.host, self._rules.shut_by(kind).why
+        user, host = self._access.identity.user, self._access.target.host
+        why = self._rules.closed_by(kind).why
         text = f"{user} may not forward ports on {host} ({why})"
         reason = Reason(ReasonCode.FORWARD_NOT_ALLOWED, text)
         opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(reason))

@@ -48,7 +48,7 @@ class LoginStep(Protocol):
 StepFactory = Callable[[TargetAccess], LoginStep | None]
 
 #: The steps, in the order in which a user passes them.
-STEPS: tuple[StepFactory, ...] = (second_factor.missing_step, approval_step.missing_step)
+STEPS: tuple[StepFactory, ...] = (second_factor.take_step, approval_step.take_step)
 
 
 def may_need_steps(options: SessionOptions) -> bool:
@@ -91,7 +91,9 @@ class InnerLogin:
     def _identity_of(self, algorithm: bytes, blob: bytes) -> Identity | None:
         access, now = self._access, self._context.services.now()
         credentials = self._context.settings.credentials
-        return credentials.own(access.identity, algorithm, blob, access.origin.source, now)
+        return credentials.identity_of_inner_login(
+            access.identity, algorithm, blob, access.origin.source, now
+        )
 
     def log_in_by_key(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         """Log the user in with a key that was proved."""
@@ -120,7 +122,7 @@ class InnerLogin:
                 code=ReasonCode.KEY_REQUIRED,
             )
         while not self._has_begun and access.denied is None:
-            step = self._next_step()
+            step = self._take_next_step()
             if step is None:
                 self._dial()
                 break
@@ -179,7 +181,7 @@ class InnerLogin:
         access.set_denied(error)
         self._context.emit(refusals.failure_event(error, access.who()))
 
-    def _next_step(self) -> LoginStep | None:
+    def _take_next_step(self) -> LoginStep | None:
         """Return the next step, if one is needed. Uses up a proof or an approval that exists already."""
         return next((step for make in STEPS if (step := make(self._access)) is not None), None)
 
@@ -195,7 +197,7 @@ class InnerLogin:
         access = self._access
         access.set_inner_identity(inner)
         self._ask_policy()
-        step = self._next_step() if access.denied is None and not self._has_begun else None
+        step = self._take_next_step() if access.denied is None and not self._has_begun else None
         blob = (inner.certificate or inner.key) if inner is not None else b""
         self._context.emit(
             events.UserLogin(

@@ -172,7 +172,7 @@ class TargetServer:
         """Ask the policy again. Raises AccessDenied."""
         access = self._access
         has_begun = self.upstream.state is not UpstreamState.IDLE
-        answer = decide_again(access, begun=has_begun)
+        answer = decide_again(access, has_begun=has_begun)
         if not has_begun:
             access.set_permitted_addresses(answer.addresses)
             approval_step.policy_changed(access)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conchrec.access.options import SessionOptions, why_not
-from conchrec.access.policy import shut_by
+from conchrec.access.policy import closed_by
 from conchrec.audit import events
 from conchrec.errors import AccessDenied
 from conchrec.proxy import refusals
@@ -65,13 +65,13 @@ class SessionRules:
             **self._who(),
             action="refused",
             reason=Reason(ReasonCode.X11_NOT_ALLOWED, "the role does not allow X11 forwarding"),
-            rule=shut_by(self._access.roles, "x11_forwarding").rule,
+            rule=closed_by(self._access.roles, "x11_forwarding").rule,
         )
         self._access.emit(event)
 
     def refuse_unknown(self) -> None:
         """Audit that an unknown request was refused."""
-        rule = shut_by(self._access.roles, "unknown_requests").rule
+        rule = closed_by(self._access.roles, "unknown_requests").rule
         reason = Reason(ReasonCode.UNKNOWN_REQUEST, "the role does not allow unknown requests")
         self._access.emit(events.SessionRejected(**self._who(), reason=reason, rule=rule))
 
@@ -82,10 +82,10 @@ class SessionRules:
 
     def _denied(self, option: str) -> AccessDenied:
         access = self._access
-        shut = shut_by(access.roles, option)
+        closed = closed_by(access.roles, option)
         what, code = _FORBIDDEN[option]
-        text = f"{access.identity.user} may not {what} as {access.login}@{access.target.host} ({shut.why})"
-        return AccessDenied(text, rule=shut.rule, code=code)
+        text = f"{access.identity.user} may not {what} as {access.login}@{access.target.host} ({closed.why})"
+        return AccessDenied(text, rule=closed.rule, code=code)
 
     def _who(self) -> events.Who:
         return self._access.who(self._sid)

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 TRIES = 3
 
 
-def missing_step(access: TargetAccess) -> _WaitForApproval | None:
-    """The step that waits for an approval; None where none is required, or one was given in advance."""
+def take_step(access: TargetAccess) -> _WaitForApproval | None:
+    """Return the step that waits for an approval; None where none is required, or one was given in advance.
+
+    An approval in advance is recorded and used up.
+    """
     if access.options is None or access.is_approved:
         return None
     needed = access.options.approval

@@ -116,11 +116,11 @@ class _AskForCode:
         access.record_second_factor(CODE)
 
 
-def missing_step(access: TargetAccess) -> _AskForCode | None:
-    """The step that asks for a code; None where no second factor is required, or there is one.
+def take_step(access: TargetAccess) -> _AskForCode | None:
+    """Return the step that asks for a code; None where no second factor is required, or there is one.
 
-    That is the one of the outer login, if nothing has used it, or the touch of a hardware key in the inner
-    login.
+    A second factor that is there is recorded and used up: that of the outer login, if nothing has used it, or
+    the touch of a hardware key in the inner login.
     """
     if access.options is None or access.options.require_mfa is not Mfa.SESSION or access.second_factor:
         return None

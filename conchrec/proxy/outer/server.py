@@ -258,7 +258,9 @@ class OuterConnection:
         await passwords.ask_code(first.user, self.source, ask)
         check_unchanged(self._context, passwords, first.user)
         try:
-            identity = self._context.settings.credentials.still(first, self.source, self._services.now())
+            identity = self._context.settings.credentials.renewed_identity(
+                first, self.source, self._services.now()
+            )
         except AccessDenied as error:
             self._show_once(error.public)
             raise
@@ -401,7 +403,7 @@ class OuterConnection:
         if self._is_ending:
             return
         try:
-            self._identity = context.settings.credentials.still(self.identity, self.source, now)
+            self._identity = context.settings.credentials.renewed_identity(self.identity, self.source, now)
         except AccessDenied as error:
             context.emit(
                 events.SessionRejected(

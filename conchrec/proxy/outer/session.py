@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from conchrec.access.options import Sees
+from conchrec.access.options import VisibleRecordings
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
@@ -77,7 +77,7 @@ class OuterSession:
         self._running: Deferred[None] | None = None
         self._is_ending = False
         self._request: CommandRequest | None = None
-        self._sees: Sees | None = None
+        self._sees: VisibleRecordings | None = None
         #: When the policy must decide again; None if time changes nothing.
         self.until: datetime | None = None
         # Without a window the client sends no data before this is a tunnel or a command.
@@ -172,7 +172,7 @@ class OuterSession:
 
     def recheck(self) -> None:
         """End a command if its user may no longer view the recordings that it could show at its start."""
-        request, order = self._request, list(Sees)
+        request, order = self._request, list(VisibleRecordings)
         if request is None or self._sees is None or self._is_ending:
             return
         self._update_until()

@@ -188,7 +188,7 @@ class TargetConnections:
         try:
             check_target_channels(access)
             ports = other_ports(requested, target, targets)
-            if denial := policy.hopeless(
+            if denial := policy.denial_without_addresses(
                 context.settings.policy,
                 access.identity,
                 target,

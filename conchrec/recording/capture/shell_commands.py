@@ -63,8 +63,11 @@ CommandEvent = CommandStart | CommandEnd
 
 
 class CommandDetector:
-    """Detects the commands of one terminal. The caller feeds ``line``: the first line of some output, without
-    its newline, before it calls ``shown``, and the rest afterwards."""
+    """Detects the commands of one terminal.
+
+    Before ``shown(data)`` the caller feeds ``line`` with ``data`` up to the first newline; after it, with the
+    rest.
+    """
 
     def __init__(self, line: ShownLine) -> None:
         self._line = line

@@ -1,4 +1,4 @@
-"""Watches a terminal for input that was shown, and for commands."""
+"""The input of a terminal that may be recorded: what the terminal has shown of it, and commands."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class CommandList:
 
 
 class TerminalInput:
-    """Watches one terminal: writes a marker for each command and, with ``keep_input``, the input that the
-    terminal has shown."""
+    """Records the input of one terminal: a marker for each command and, with ``keep_input``, the input that
+    the terminal has shown."""
 
     __slots__ = ("_commands", "_coverage", "_echo", "_line", "_listed", "_writer")
 
@@ -62,7 +62,7 @@ class TerminalInput:
         self._echo = EchoFilter(self._line) if keep_input else None
 
     def typed(self, data: bytes) -> bool:
-        """Add input. Returns whether the terminal decides what of it is recorded."""
+        """Add input. Returns True if this object records it (``keep_input``); False if the caller does."""
         self._commands.typed(data)
         if self._echo is None:
             return False

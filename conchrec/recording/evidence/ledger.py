@@ -1,4 +1,4 @@
-"""The ledger: one signed line for each recording that was opened, sealed or removed, in order.
+"""The ledger: one signed line whenever a recording is opened, sealed, held, released or removed.
 
 It is ``ledger.jsonl`` in the directory of the recordings. Each line has a number and the digest of the line
 before it, so a missing line shows. A missing recording shows as well: its line is there. The *head*

@@ -33,7 +33,9 @@ JOE = Identity(user="joe", method="publickey", roles=("ops", "night"), key=b"a k
 class AnyKey(Credentials):
     """Credentials that accept each key as one of the user."""
 
-    def own(self, identity: Identity, algorithm: bytes, blob: bytes, source: str, now: datetime) -> Identity:
+    def identity_of_inner_login(
+        self, identity: Identity, algorithm: bytes, blob: bytes, source: str, now: datetime
+    ) -> Identity:
         return identity
 
 
