@@ -1,4 +1,4 @@
-"""The reference of commands: ``conchrec …`` from its parsers, and those of the proxy from its catalogue."""
+"""The reference of commands: ``conchrec …`` from its parsers, and those of the proxy from their table."""
 
 from __future__ import annotations
 

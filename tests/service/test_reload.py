@@ -55,7 +55,7 @@ class Stage:
         self.threads = Threads()
         services: Any = SimpleNamespace(
             audit=self.log,
-            dialer=SimpleNamespace(limit=lambda *, handshakes, timeout: self.limits.append(handshakes)),
+            dialer=SimpleNamespace(set_limits=lambda *, handshakes, timeout: self.limits.append(handshakes)),
         )
         self.context = ProxyContext(self.build(load(file)), cast(Services, services))
         self.reloader = Reloader(
