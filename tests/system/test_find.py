@@ -18,7 +18,7 @@ async def indexed(house: House) -> None:
     paths = house.proxy.casts()
 
     async def missing() -> str:
-        return (await house.proxy.command("recordings", "search", "xyzzy")).errors
+        return (await house.proxy.command("recordings", "search", "xyzzy", "--json")).errors
 
     for _ in range(100):
         output = await missing()
