@@ -210,9 +210,9 @@ def test_keeps_root_rights_for_paths_on_command_line(installation: Installation)
     shutil.copytree(installation.theirs / "recordings", copied)
     installation.run("lock --user joe")
     _, output, ids = installation.run(f"recordings verify {copied}")
-    assert "recordings (" in output and ids[:3] == [0, 0, 0], output
+    assert "1 recording (" in output and ids[:3] == [0, 0, 0], output
     _, output, _ = installation.run(f"recordings text {{sid}} --identity {installation.mine}/joe.pub")
-    assert "is not a private key" in output, "it was read"
+    assert "is not an age or SSH private key" in output, "it was read"
 
 
 @needs_root

@@ -715,8 +715,8 @@ class AccessDeny(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessWithdraw(AuditEvent):
-    """Written when a request ends without a decision: the user left, the time is over, or another role must
-    approve."""
+    """Written when a request ends without a decision: its connection ended, the time is over, or another role
+    must approve."""
 
     event = "access.withdraw"
     code = "CR7003I"

@@ -155,7 +155,7 @@ async def test_refuses_session_when_denied_expired_or_withdrawn(stage: Stage) ->
     process = KeyboardClient(house, "once more").client.start("web1", "echo never")
     name = await pending(house, process, 3)
     process.kill()
-    await house.proxy.audited("access.withdraw", request=name, reason="the user left")
+    await house.proxy.audited("access.withdraw", request=name, reason_code="approval_withdrawn")
     assert (await says(house, "requests")).text == ""
     empty = await KeyboardClient(house, "", " ", "").client.ssh("web1", "echo never")
     assert "no approval was requested: you gave no reason" in empty.errors, str(empty)

@@ -272,7 +272,7 @@ async def answers_auditor(machines: Machines) -> None:
     ]
     names = {
         "ID": max(machines.proxy.sids()),
-        "HEAD": heads[0],
+        "NUMBER:DIGEST": heads[0],
         "CHAIN:SEQ:DIGEST": heads[1].partition("@")[0],
         "COPY": str(machines.proxy.recordings_directory),
         "recording_key.pub": str(machines.etc.parent / "state" / "recording_key.pub"),

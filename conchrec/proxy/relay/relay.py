@@ -236,7 +236,7 @@ class Relay:
             return False
         except LocalViolation:
             _log.failure("internal error in a channel, which is closed")
-            self._fail(ConchrecError(INTERNAL_ERROR))
+            self._fail(ConchrecError(INTERNAL_ERROR, code=INTERNAL_ERROR.code))
             return False
         return True
 
