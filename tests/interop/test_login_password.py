@@ -246,7 +246,7 @@ async def test_starts_with_damaged_file_of_failures(stage: Stage) -> None:
     await house.proxy.stop()
     (house.proxy.directory / "state" / "guesses.json").write_bytes(b'{"users": {"joe"')
     await house.proxy.start()
-    assert "guesses.json is damaged, so wrong passwords are counted from 0 again" in house.proxy.log
+    await house.proxy.logged("guesses.json is damaged, so wrong passwords are counted from 0 again")
     (await Somebody(house, "pat", PASSWORD).ssh("proxy", "hosts")).check()
 
 

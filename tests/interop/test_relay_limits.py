@@ -207,7 +207,7 @@ async def test_limits_connections_of_address(stage: Stage) -> None:
     await second.says("begun\n")
     third = await client.ssh("web1", "true")
     assert third.code == 255
-    assert "too many connections from this address" in house.proxy.log
+    await house.proxy.logged("too many connections from this address")
     for process in (first, second):
         process.close_input()
         assert (await process.wait()).code == 0

@@ -193,6 +193,12 @@ class Proxy:
             and all(entry.get(name) == value for name, value in fields.items())
         ]
 
+    async def logged(self, *texts: str) -> None:
+        """Wait until the log has all of these: it comes through a pipe, later than an audit event."""
+        await fact(
+            lambda: all(text in self.log for text in texts), lambda: f"not logged: {texts}:\n{self.log}"
+        )
+
     async def audited(self, event: str, *, count: int = 1, **fields: object) -> list[Event]:
         """Wait until there are at least ``count`` such events."""
 

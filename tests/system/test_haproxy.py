@@ -84,7 +84,7 @@ async def test_uses_client_address_of_header(stage: Stage) -> None:
 async def test_rejects_connections_of_other_addresses(stage: Stage) -> None:
     answer, proxy = await answered(stage, ["192.0.2.0/24"])
     assert answer == b""
-    assert "127.0.0.1 is not in proxy_protocol_from" in proxy.log
+    await proxy.logged("127.0.0.1 is not in proxy_protocol_from")
 
 
 async def test_fails_start_without_list_of_proxies(stage: Stage) -> None:
