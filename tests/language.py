@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -226,9 +227,26 @@ def git(*arguments: str) -> str:
     ).stdout  # fmt: skip
 
 
+def files_below(paths: Sequence[str]) -> list[str]:
+    """All files below ``paths``, for a tree without git; not those of directories that git would ignore."""
+    names = []
+    for path in paths:
+        place = ROOT / path
+        for directory, below, files in os.walk(place):
+            below[:] = [name for name in below if not name.startswith(".") or name == ".ci"]
+            below[:] = [name for name in below if name not in ("build", "dist", "var", "__pycache__")]
+            names += [str((Path(directory) / name).relative_to(ROOT)) for name in files]
+        if place.is_file():
+            names.append(path)
+    return [name for name in names if ".egg-info/" not in name]
+
+
 def tracked_files(paths: Sequence[str] = ()) -> list[Path]:
     """The text files that the repository tracks, or will track, without those in SKIPPED."""
-    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths).split("\0")
+    if (ROOT / ".git").exists():
+        listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths).split("\0")
+    else:
+        listed = files_below(paths or ["."])
     return [
         ROOT / name
         for name in listed

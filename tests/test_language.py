@@ -9,6 +9,7 @@ import pytest
 from tests.language import (
     LONGER_MODULES,
     MODULE_LINES,
+    files_below,
     length_finding,
     main,
     message_finding,
@@ -155,3 +156,9 @@ def test_lints_commit_message_file(tmp_path: Path, message: str, status: int) ->
 def test_rejects_missing_path() -> None:
     with pytest.raises(SystemExit):
         main(["no/such/path"])
+
+
+def test_reads_sources_without_git() -> None:
+    names = files_below(["tests", "README.md"])
+    assert {"tests/test_language.py", "README.md"} <= set(names)
+    assert not [name for name in names if "__pycache__" in name]
