@@ -88,7 +88,7 @@ def test_index_lists_all_pages() -> None:
         assert entries == inside, page
 
 
-@pytest.mark.parametrize("heading", ["Quickstart", "Test it"])
+@pytest.mark.parametrize("heading", ["Run it", "Test it"])
 def test_readme_starts_a_section_with_a_script_of_the_clone(heading: str) -> None:
     """.ci/run runs what stands in the section "Test it"; so there is one block in it."""
     blocks = BY_PATH[ROOT / "README.md"].blocks_of(heading, "")

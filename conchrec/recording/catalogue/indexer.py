@@ -157,6 +157,7 @@ def _wait_for_lock(descriptor: int, deadline: float) -> bool:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
+            # flock(2) has no time limit of its own, and this process has no reactor.
             time.sleep(_PAUSE_SECONDS)
         except OSError:
             return True
