@@ -101,7 +101,7 @@ class Figure:
         return min(ratios), max(ratios)
 
     def measured(self, of: Of) -> float | None:
-        """None where it takes a yardstick and there is none, or one of nothing."""
+        """None if the yardstick is missing or zero."""
         base = self.yardstick_median
         if of is Of.VALUE:
             return self.median

@@ -70,7 +70,7 @@ def text(outcome: Outcome) -> str:
 
 
 def as_json(outcomes: Sequence[Outcome], machine: Mapping[str, str], legs: Mapping[str, str]) -> str:
-    """One object; a ratio that there is none of is null."""
+    """One object; a missing ratio is null."""
     document = {
         "machine": dict(machine),
         "legs": dict(legs),

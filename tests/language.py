@@ -49,7 +49,7 @@ TEXT_FILES = {
 
 #: A regular expression (case counts where a letter is upper case), and what to write instead.
 PHRASES: tuple[tuple[str, str], ...] = (
-    (r"\b(?:that|which) (?:is|are|was|were) none\b", "say invalid, and the rule"),
+    (r"\b(?:that|which|what) (?:is|are|was|were) none\b", "say invalid, and the rule"),
     (r"\bcan not\b", "cannot"),
     (r"\banew\b", "again"),
     (r"\bwho(?:so)?ever\b", "anyone who"),

@@ -36,5 +36,5 @@ def withheld(extensions: Collection[str]) -> frozenset[str]:
 
 
 def permit_of(switch: str) -> str:
-    """The extension that opens the switch; empty where there is none."""
+    """The extension that opens the switch; empty if it has no extension."""
     return next((name for name, switches in SWITCHES_OF.items() if switch in switches), "")

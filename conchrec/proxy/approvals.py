@@ -88,7 +88,7 @@ class Approvals:
         return iter(pending)
 
     def get(self, name: str) -> ApprovalRequest | None:
-        """Find a request by its id, as a person types it (Crockford's base 32); None if there is none."""
+        """Find a request by its id, as a person types it (Crockford's base 32); None if it is unknown."""
         return self._requests.get(name.upper().replace("O", "0").replace("I", "1").replace("L", "1"))
 
     def add(
@@ -147,7 +147,7 @@ class Approvals:
         needed: tuple[frozenset[str], ...],
         is_valid_approver: Callable[[str], bool],
     ) -> ApprovalRequest | None:
-        """Use up an approval that was given in advance, and return it; None if there is none.
+        """Use up an approval that was given in advance, and return it; None without one.
 
         ``login`` is None where it is not known. ``is_valid_approver`` says whether approvals by a user
         still count.

@@ -78,7 +78,7 @@ class SettingsBuilder:
         )
 
     def _locked(self, user: str) -> str:
-        """The lock of this user, for the user to read; empty where there is none."""
+        """The lock of this user, for the user to read; empty without a lock."""
         lock = self._current().policy.lock_on(self._now(), lambda lock: lock.is_of_user(user))
         return f"{lock}. Ask your administrator" if lock is not None else ""
 

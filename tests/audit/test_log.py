@@ -312,7 +312,7 @@ def test_reports_no_torn_line_while_it_is_being_written(
 
 @pytest.mark.parametrize("again", [True, False])
 def test_follows_logrotate(tmp_path: Path, again: bool) -> None:
-    """With ``create`` there is a new file at once, without it there is none."""
+    """With ``create`` there is a new file at once, without it no file."""
     tick = Tick()
     log = audit_log(tmp_path, monotonic=tick)
     log.emit(Exec(command="old"))

@@ -59,7 +59,7 @@ def approved(codes: Codes) -> Scene:
 
 @scenario
 def sign(codes: Codes) -> Scene:
-    """``sign``: a certificate for a key, and what is none."""
+    """``sign``: a certificate for a key; then an empty and an invalid one."""
     scene = Scene(codes)
     scene.come()
     key = ed25519.Ed25519PrivateKey.from_private_bytes(b"k" * 32).public_key()

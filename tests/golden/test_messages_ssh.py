@@ -27,7 +27,7 @@ def _without(text: str, requests: list[str]) -> str:
 
 
 def _continue(scene: Scene) -> None:
-    """The user starts a command if there is none yet, and waits."""
+    """The user starts a command if none was started, and waits."""
     if not scene.user.channels:
         scene.session()
         scene.ask(b"exec", w.text(b"id"))

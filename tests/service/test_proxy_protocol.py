@@ -1,4 +1,4 @@
-"""PROXY headers in memory: what is none ends its connection, and is said in one line of the log."""
+"""PROXY headers in memory: an invalid one ends its connection, with one line in the log."""
 
 from __future__ import annotations
 

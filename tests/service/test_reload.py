@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import pytest
 from twisted.internet.defer import Deferred, execute
@@ -13,14 +12,15 @@ from twisted.internet.defer import Deferred, execute
 from conchrec.audit.events import ConfigReload
 from conchrec.config.loader import load
 from conchrec.config.model import Config
-from conchrec.proxy.context import ProxyContext, Services, Settings
+from conchrec.proxy.context import Settings
 from conchrec.service.reload import Reloader
 from tests.support.auditlog import AuditMemory
+from tests.support.context import memory_context, memory_settings
 
 T = TypeVar("T")
 
 BEFORE = "users: {}\nroles: {}\n"
-AFTER = "users: {}\nroles: {ops: {logins: [root], hosts: [web1]}}\n"
+AFTER = "users: {}\nroles: {ops: {logins: [root], hosts: [web1]}}\nlimits: {connect_timeout: 7s}\n"
 
 
 class Threads:
@@ -49,23 +49,23 @@ class Stage:
         self.file = file
         self.file.write_text(BEFORE)
         self.log = AuditMemory()
-        self.limits: list[int] = []
         self.built: list[Settings] = []
         self.applied: list[Settings] = []
         self.threads = Threads()
-        services: Any = SimpleNamespace(
-            audit=self.log,
-            dialer=SimpleNamespace(set_limits=lambda *, handshakes, timeout: self.limits.append(handshakes)),
-        )
-        self.context = ProxyContext(self.build(load(file)), cast(Services, services))
+        self.context = memory_context(audit=self.log, settings=self.build(load(file)))
         self.reloader = Reloader(
             self.context, self.build, self.threads, lambda: self.applied.append(self.context.settings)
         )
 
     def build(self, config: Config) -> Settings:
-        settings = cast(Settings, SimpleNamespace(config=config))
+        settings = memory_settings(config=config)
         self.built.append(settings)
         return settings
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that the dialer takes for a connection."""
+        return self.context.services.dialer.timeout
 
     def results(self) -> list[str]:
         return [event.result for event in self.log.events if isinstance(event, ConfigReload)]
@@ -84,7 +84,7 @@ def test_replaces_all_settings_at_once(stage: Stage) -> None:
     assert done.called
     assert stage.context.settings is stage.built[1]
     assert set(stage.context.settings.config.roles) == {"ops"}
-    assert (stage.applied, stage.results(), len(stage.limits)) == ([stage.built[1]], ["ok"], 1)
+    assert (stage.applied, stage.results(), stage.timeout) == ([stage.built[1]], ["ok"], 7.0)
 
 
 def test_keeps_settings_with_invalid_file(stage: Stage) -> None:
@@ -93,7 +93,7 @@ def test_keeps_settings_with_invalid_file(stage: Stage) -> None:
     stage.threads.run()
     assert done.called
     assert stage.context.settings is stage.built[0]
-    assert (stage.applied, stage.results(), stage.limits) == ([], ["failed"], [])
+    assert (stage.applied, stage.results(), stage.timeout) == ([], ["failed"], 30.0)
 
 
 def test_reads_once_for_requests_during_reload(stage: Stage) -> None:

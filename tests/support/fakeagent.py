@@ -45,7 +45,7 @@ class FakeAgent:
         stage.at_end(end)
 
     def answer(self, message: bytes) -> bytes | None:
-        """The reply; None is none."""
+        """The reply; None if the agent does not answer."""
         self.requests.append(message[0])
         if message[0] == a.REQUEST_IDENTITIES:
             return a.identities_answer((blob, b"") for blob in self.keys)

@@ -51,7 +51,7 @@ class Page:
         return tuple(_LINK.findall(re.sub(r"`[^`]*`", "", self.prose)))
 
     def section(self, heading: str) -> str:
-        """The text below a heading of the second level. AssertionError if there is none."""
+        """The text below a heading of the second level. AssertionError if it is missing."""
         pattern = rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)"
         match = re.search(pattern, self.text, re.MULTILINE | re.DOTALL)
         assert match is not None, f"{self} has no section {heading}"

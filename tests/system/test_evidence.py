@@ -253,7 +253,7 @@ async def test_compresses_recordings_while_live_and_after_crash(stage: Stage) ->
 
 
 async def test_ends_live_sessions_below_half_of_min_free(stage: Stage) -> None:
-    """On a small disk of its own, which takes root; without it there is none to fill."""
+    """On a small disk of its own, which takes root; without it no disk can be filled."""
     disk = await small_disk(stage)
     house = await build(
         stage,

@@ -121,7 +121,7 @@ class StartTracker:
 
     @property
     def pending(self) -> StartRequest:
-        """The request that is not forwarded yet. Raises LocalViolation if there is none."""
+        """The request that is not forwarded yet. Raises LocalViolation without one."""
         if self._pending is None:
             raise LocalViolation("no start request waits to be forwarded")
         return self._pending

@@ -57,7 +57,7 @@ class InnerAgentWait:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is known that there is an agent, or that there is none."""
+        """Whether it is known if the user has an agent."""
         return self._is_settled
 
     def settle(self) -> None:

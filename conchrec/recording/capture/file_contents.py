@@ -75,7 +75,7 @@ class FileContents:
         self._early.clear()
 
     def close(self, end: int | None, otherwise: str) -> tuple[str, str]:
-        """Return the hash, where everything up to ``end`` was hashed, and the reason why there is none. The
+        """Return the hash, where everything up to ``end`` was hashed, and the reason why it is missing. The
         reason is ``otherwise`` where the end is not known or was not reached."""
         if self._early:
             self.give_up("a part of it is missing" if self.next else "not from its beginning")

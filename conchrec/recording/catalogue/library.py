@@ -43,7 +43,7 @@ class LibraryEntry:
 
     @property
     def status(self) -> str:
-        """The status in the manifest; ``live`` where there is none yet, or ``unreadable``."""
+        """The status in the manifest; ``live`` before it is written, or ``unreadable``."""
         if self.problem:
             return "unreadable"
         return self.manifest.status.value if self.manifest else "live"

@@ -42,7 +42,7 @@ class RecordingTree:
         self._durable: set[Path] = set()
 
     def path(self, sid: str) -> Path:
-        """Return where the recording of ``sid`` is; where there is none, the path of a plain one. Raises
+        """Return where the recording of ``sid`` is; without a file, the path of a plain one. Raises
         ValueError for an invalid session id. While a recording is being encrypted it exists twice: this is
         then the plain one."""
         day = self.root.joinpath(*_day(sid))
