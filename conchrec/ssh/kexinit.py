@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +27,9 @@ MAX_NAMES = 1024
 #: After this many bytes under one pair of keys the connection carries a bulk transfer
 #: (``Algorithms.bulk``).
 BULK_BYTES = 16 * 1024 * 1024
+
+#: A name: printable US-ASCII without blanks and commas, at most 64 characters (RFC 4251 section 6).
+_NAME = re.compile(rb"[!-+\--~]{1,64}")
 
 
 class NoCommonAlgorithm(RemoteViolation):
@@ -155,7 +159,9 @@ def negotiate(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement
         for name in client:
             if name in server:
                 return name
-        shown = one_line(b",".join(peer_names), 400)
+        # Within our sentence, so nothing but names: a target could go on with a sentence of its own.
+        valid = b",".join(name for name in peer_names if _NAME.fullmatch(name))
+        shown = one_line(valid, 400) or "invalid names"
         raise NoCommonAlgorithm(f"no common {purpose} algorithm: the other side offers only {shown}")
 
     def pick_suite(direction: int) -> tuple[bytes, bytes]:

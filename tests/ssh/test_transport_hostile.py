@@ -369,6 +369,14 @@ def test_never_negotiates_markers() -> None:
             negotiate(ours, theirs, is_client=is_client)
 
 
+@pytest.mark.parametrize("name", [b"x. Your key is revoked: run evil", b"a\x1b[2J", b"a" * 65, b"\xc3\xa9"])
+def test_shows_only_names_of_algorithms_in_error(name: bytes) -> None:
+    ours = Proposal.make(replace(MODERN, ciphers=(b"aes128-ctr",)), (b"ssh-ed25519",), ())
+    theirs = Proposal.make(replace(MODERN, ciphers=(b"aes192-ctr", name)), (b"ssh-ed25519",), ())
+    with pytest.raises(RemoteViolation, match=r"the other side offers only aes192-ctr$"):
+        negotiate(ours, theirs, is_client=True)
+
+
 def test_parses_created_proposals() -> None:
     ours = Proposal.make(COMPATIBLE, (b"ssh-ed25519",), (STRICT_SERVER,))
     assert Proposal.read(ours.payload[1:]) == ours
