@@ -1,4 +1,4 @@
-"""Short locks on files (flock), with a limited wait."""
+"""Locks on files (flock), with a limited wait."""
 
 from __future__ import annotations
 
@@ -11,6 +11,24 @@ PATIENCE_SECONDS = 0.05
 _PAUSE_SECONDS = 0.0002
 
 
+def wait_for_lock(descriptor: int, deadline: float, pause: float = _PAUSE_SECONDS) -> None:
+    """Lock the file with flock(2), trying again every ``pause`` seconds until ``deadline`` (time.monotonic).
+
+    Raises BlockingIOError if another process still holds the lock, and another OSError if the file system has
+    no locks.
+    """
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            # flock(2) itself waits without a limit.
+            time.sleep(pause)
+        else:
+            return
+
+
 def acquire(descriptor: int, *, patience: float | None = None) -> bool:
     """Lock the file with flock(2), and return whether that succeeded.
 
@@ -18,19 +36,11 @@ def acquire(descriptor: int, *, patience: float | None = None) -> bool:
     or ``patience`` in seconds.
     """
     patience = PATIENCE_SECONDS if patience is None else patience
-    end = 0.0
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            now = time.monotonic()
-            end = end or now + patience
-            if now >= end:
-                return False
-            time.sleep(_PAUSE_SECONDS)
-        except OSError:
-            return False  # the file system has no locks
+    try:
+        wait_for_lock(descriptor, time.monotonic() + patience)
+    except OSError:
+        return False
+    return True
 
 
 def release(descriptor: int) -> None:

@@ -8,7 +8,6 @@ recordings (which may hold anything) outside the process that holds keys.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from twisted.python.failure import Failure
 
 from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import RecordingError, error_text
+from conchrec.file_lock import wait_for_lock
 from conchrec.text import decode_text, one_line
 
 STOPPED = "the indexer stopped while it read this recording"
@@ -145,24 +145,19 @@ def _lock(directory: Path, patience: float) -> Iterator[bool]:
         yield True
         return
     try:
-        yield _wait_for_lock(descriptor, time.monotonic() + patience)
+        yield _is_locked(descriptor, time.monotonic() + patience)
     finally:
         os.close(descriptor)
 
 
-def _wait_for_lock(descriptor: int, deadline: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            # flock(2) has no time limit of its own, and this process has no reactor.
-            time.sleep(_PAUSE_SECONDS)
-        except OSError:
-            return True
-        else:
-            return True
+def _is_locked(descriptor: int, deadline: float) -> bool:
+    try:
+        wait_for_lock(descriptor, deadline, _PAUSE_SECONDS)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _fill(directory: Path, on_progress: Callable[[int, int], None], *, rebuild: bool) -> list[str]:

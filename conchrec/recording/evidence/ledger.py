@@ -12,7 +12,6 @@ continue that, a line with the act ``broken`` is signed first, which says so.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -24,6 +23,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
+from conchrec.file_lock import wait_for_lock
 from conchrec.files import open_regular
 from conchrec.ownership import create
 from conchrec.recording.evidence.continuity import (
@@ -462,13 +462,10 @@ def complete_lines(readline: Callable[[int], bytes]) -> Iterator[bytes]:
 
 
 def _flock(descriptor: int, deadline: float) -> None:
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        if time.monotonic() >= deadline:
-            raise _lock_error()
-        time.sleep(_RETRY_SECONDS)
+    try:
+        wait_for_lock(descriptor, deadline, _RETRY_SECONDS)
+    except BlockingIOError:
+        raise _lock_error() from None
 
 
 def _lock_error() -> OSError:
