@@ -93,7 +93,7 @@ sys.exit(main(sys.argv[1:]))
         ),
         ("certificates", "conchrec.ssh.certificate_checks.is_signed_by", "lambda *_: True", "nobody signed"),
         ("agent", "conchrec.ssh.agent.AgentClient.connection_lost", "lambda self: None", "were answered"),
-        ("early-server", "conchrec.ssh.kexinit.one_line", "lambda b, _: b.decode()", "internal"),
+        ("early-server", "conchrec.ssh.identification.one_line", "lambda b, _: b.decode()", "internal"),
         (
             "sftp",
             "conchrec.recording.capture.file_contents.FileContents.catch_up",
