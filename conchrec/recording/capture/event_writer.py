@@ -1,7 +1,7 @@
 """Turns events into lines of an asciicast, in the order in which they happen.
 
 Output that arrives within a few milliseconds becomes one event, of about 32 KiB at most. Lines are written
-when the timer of the store requests it, when 256 KiB are held, and at every ``flush``.
+when the timer of the store requests it, when about 256 KiB are held, and at every ``flush``.
 
 This is the data path: it has no thread, no Deferred and no log line, and reads the clock once for each piece.
 """
@@ -152,8 +152,12 @@ class EventWriter:
     def cut(self) -> float:
         """End the current event, so that a line of another kind can follow. Returns the time."""
         stream = self._stream
-        if stream is not None and stream.pieces and (line := stream.cut()):
-            self._lines.append(line)
+        if stream is not None and stream.pieces:
+            size = stream.size
+            if line := stream.cut():
+                self._lines.append(line)
+                # JSON escapes make control characters six times as long.
+                self._held += len(line) - size
         return self.timeline.elapsed()
 
     def flush(self) -> None:

@@ -216,6 +216,16 @@ def test_writes_much_output_before_the_timer(bench: Bench) -> None:
     assert events(recorder.path) == [("o", "x" * 60_000)] * 4 + [("o", "x" * 30_000)]
 
 
+def test_counts_escapes_of_output_that_waits_to_be_written(bench: Bench) -> None:
+    """A megabyte of lines in one turn of the reactor would delay the keys of all users."""
+    recorder = bench.recorder()
+    recorder.start("shell")
+    recorder.output(b"\0" * 32_768)
+    assert events(recorder.path) == []
+    recorder.output(b"\0" * 32_768)
+    assert events(recorder.path) == [("o", "\0" * 32_768)] * 2
+
+
 def test_writes_more_pieces_than_one_system_call_takes(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
