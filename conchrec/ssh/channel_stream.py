@@ -2,17 +2,21 @@
 
 All outgoing messages pass one queue; so EOF does not overtake data, and CLOSE is last. The receive window
 is returned when the bytes were consumed, not when they arrive; so a paused reader stops the sender.
+
+A peer that accepts small packets only gets its data in the turns of its user's share (``fair_turns``).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel, Connection, IncomingOpen
+from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.wire import Reader, string, uint32
 
 #: The window and packet size of sshd and ssh for their own channels.
@@ -20,6 +24,8 @@ WINDOW = 2 * 1024 * 1024
 MAX_PACKET = 32 * 1024
 #: A smaller maximum packet size would create thousands of packets in one turn of the reactor.
 LEAST_PACKET = 512
+#: Data that needs more packets than this is sent in the turns of the share.
+PACKETS_AT_ONCE = 4
 #: Some peers exceed the window a little. More bytes than this are a violation.
 SLACK = 256 * 1024
 
@@ -164,12 +170,31 @@ class Stream:
         self.close()
 
     def _flush(self) -> None:
-        """Send queued messages as far as the peer's window allows."""
+        """Send queued messages as far as the peer's window allows: now, or in the turns of the share."""
+        share = self.share if self._pending > PACKETS_AT_ONCE * self._max_packet else None
+        if share is None:
+            self.run_slice(lambda: False)
+        else:
+            share.run(self)
+
+    # --- SlicedWork
+
+    @property
+    def share(self) -> Share | None:
+        """The share of the connection; None if all output is sent at once."""
+        transport = None if self._channel is None else self._channel.connection.transport
+        return None if transport is None else transport.share
+
+    def run_slice(self, spent: Callable[[], bool]) -> bool:
+        """Send queued messages as far as the peer's window allows, until ``spent`` returns true after one.
+
+        Return whether messages are left that the window allows.
+        """
         channel, queue = self._channel, self._queue
         if channel is None or channel.peer_number is None:
-            return
-        before = self._pending
-        while queue:
+            return False
+        before, remains = self._pending, False
+        while queue and not remains:
             message, data = queue[0]
             if message not in (m.CHANNEL_DATA, m.CHANNEL_EXTENDED_DATA):
                 queue.popleft()
@@ -180,23 +205,32 @@ class Stream:
                 break
             queue.popleft()
             if len(data) > capacity:
-                self._send_in_pieces(channel, message, data)
+                remains = self._send_in_pieces(channel, message, data, spent)
             else:
                 self._send_data(channel, message, data)
+                remains = spent() and bool(queue)
         if self._pending != before:
             self._handler.stream_drained(self._pending)
+        return remains
 
-    def _send_in_pieces(self, channel: Channel, message: int, data: bytes) -> None:
-        """Send ``data`` in packets as far as the window allows. The rest returns to the head of the queue."""
-        view, start = memoryview(data), 0
+    def _send_in_pieces(
+        self, channel: Channel, message: int, data: bytes, spent: Callable[[], bool]
+    ) -> bool:
+        """Send ``data`` in packets as far as the window and ``spent`` allow.
+
+        The rest returns to the head of the queue. Return whether the slice is over.
+        """
+        view, start, is_over = memoryview(data), 0, False
         while start < len(data):
             capacity = min(self._send_window, self._max_packet)
-            if capacity <= 0:
+            if is_over or capacity <= 0:
                 self._queue.appendleft((message, bytes(view[start:])))
-                return
+                break
             piece = bytes(view[start : start + capacity])
             start += len(piece)
             self._send_data(channel, message, piece)
+            is_over = spent()
+        return is_over and bool(self._queue)
 
     def _send_data(self, channel: Channel, message: int, data: bytes) -> None:
         """Send one data message, and count it against the window."""

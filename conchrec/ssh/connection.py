@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from conchrec.errors import LocalViolation, RemoteViolation
 from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
 from conchrec.ssh import messages as m
+from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.wire import Reader, uint32
 
@@ -33,6 +34,10 @@ MAX_CHANNELS = 1024
 
 class ConnectionTransport(Protocol):
     """The part of an SSH transport that a connection needs."""
+
+    @property
+    def share(self) -> Share | None:
+        """The share that is charged for the work of the connection."""
 
     def sendPacket(self, messageType: int, payload: bytes) -> None:
         """Send one message."""

@@ -1,6 +1,7 @@
 """Bounded and fair work in each turn of the reactor.
 
-What a connection has received is handled in slices: a few messages now, the rest in later turns. All
+What a connection has received is handled in slices: a few messages now, the rest in later turns. Output
+that needs many small packets is sent in slices too. All
 connections of one user are charged to one ``Share`` (before the login: all connections of one address).
 Shares with more work take turns, so fifty connections of one user get as much time as one. A peer that
 sends little is served at once.
@@ -34,15 +35,15 @@ _TRIFLE_MESSAGES = SLICE_MESSAGES // 4
 Key = tuple[str, str]
 
 
-class TurnReader(Protocol):
-    """A connection with messages that wait."""
+class SlicedWork(Protocol):
+    """A connection with received messages, or a stream with output, that may need several turns."""
 
     @property
     def share(self) -> Share | None:
         """The share that is charged. It changes at the login."""
 
-    def read_slice(self, spent: Callable[[], bool]) -> bool:
-        """Handle messages until ``spent`` returns true after one.
+    def run_slice(self, spent: Callable[[], bool]) -> bool:
+        """Handle or send messages until ``spent`` returns true after one.
 
         Return whether messages are left. Never raises.
         """
@@ -61,16 +62,16 @@ class Share:
         self.messages = 0
         #: Time credit for the next slice, in seconds; negative after a message that took long.
         self.credit = 0.0
-        #: Readers with messages left, in the order of their turns.
-        self.waiting: dict[TurnReader, None] = {}
+        #: Work with messages left, in the order of its turns.
+        self.waiting: dict[SlicedWork, None] = {}
         self.is_queued = False
 
-    def read(self, reader: TurnReader) -> bool:
-        """Handle the messages of ``reader``, as many as the budgets allow.
+    def run(self, work: SlicedWork) -> bool:
+        """Handle or send the messages of ``work``, as many as the budgets allow.
 
         Return whether messages are left for later turns.
         """
-        return self._turns.read(self, reader)
+        return self._turns.run(self, work)
 
 
 class TurnScheduler:
@@ -103,27 +104,25 @@ class TurnScheduler:
             share = self._shares[key] = Share(self)
         return share
 
-    def read(self, share: Share, reader: TurnReader) -> bool:
-        """Implement ``Share.read``."""
-        if reader in share.waiting:
+    def run(self, share: Share, work: SlicedWork) -> bool:
+        """Implement ``Share.run``."""
+        if work in share.waiting:
             return True
         # An inner connection is read within the slice of the outer connection that carried its bytes.
-        more = (
-            reader.read_slice(self._count_message) if self._is_running else self._read_at_once(share, reader)
-        )
+        more = work.run_slice(self._count_message) if self._is_running else self._run_at_once(share, work)
         if more:
-            self._defer(reader.share or share, reader)
+            self._defer(work.share or share, work)
         return more
 
-    def _read_at_once(self, share: Share, reader: TurnReader) -> bool:
-        """Handle a slice now, if the budgets of this turn allow it."""
+    def _run_at_once(self, share: Share, work: SlicedWork) -> bool:
+        """Run a slice now, if the budgets of this turn allow it."""
         if share.turn != self._turn:
             share.turn, share.seconds, share.messages = self._turn, 0.0, 0
         seconds = min(SLICE_SECONDS - share.seconds, TURN_SECONDS - self._seconds)
         messages = min(SLICE_MESSAGES - share.messages, TURN_MESSAGES - self._messages)
         if seconds <= 0 or messages <= 0:
             return True
-        more, took, handled = self._run(reader, seconds, messages)
+        more, took, handled = self._run(work, seconds, messages)
         share.credit = min(0.0, SLICE_SECONDS - took)
         share.seconds += took
         share.messages += handled
@@ -133,15 +132,15 @@ class TurnScheduler:
             self._schedule()
         return more
 
-    def _run(self, reader: TurnReader, seconds: float, messages: int) -> tuple[bool, float, int]:
-        """Handle one slice.
+    def _run(self, work: SlicedWork, seconds: float, messages: int) -> tuple[bool, float, int]:
+        """Run one slice.
 
         Return whether messages are left, the seconds used, and the number of messages handled.
         """
         began = self._clock.seconds()
         self._is_running, self._slice_end, self._messages_left = True, began + seconds, messages
         try:
-            more = reader.read_slice(self._count_message)
+            more = work.run_slice(self._count_message)
         finally:
             self._is_running = False
         return more, self._clock.seconds() - began, messages - self._messages_left
@@ -151,9 +150,9 @@ class TurnScheduler:
         self._messages_left -= 1
         return self._messages_left <= 0 or self._clock.seconds() >= self._slice_end
 
-    def _defer(self, share: Share, reader: TurnReader) -> None:
-        """Handle the rest in a later turn."""
-        share.waiting[reader] = None
+    def _defer(self, share: Share, work: SlicedWork) -> None:
+        """Run the rest in a later turn."""
+        share.waiting[work] = None
         self._queue_share(share)
         self._schedule()
 
@@ -169,7 +168,7 @@ class TurnScheduler:
             self._next_turn = self._clock.callLater(0, self._begin_turn)
 
     def _begin_turn(self) -> None:
-        """Start a new turn of the reactor: handle one slice of each share that waits."""
+        """Start a new turn of the reactor: run one slice of each share that waits."""
         self._next_turn = None
         self._turn += 1
         self._seconds, self._messages = 0.0, 0
@@ -182,14 +181,14 @@ class TurnScheduler:
                 self._ready.append(share)
                 continue
             share.is_queued = False
-            reader = next(iter(share.waiting))
-            del share.waiting[reader]
-            more, took, handled = self._run(reader, SLICE_SECONDS, min(SLICE_MESSAGES, left))
+            work = next(iter(share.waiting))
+            del share.waiting[work]
+            more, took, handled = self._run(work, SLICE_SECONDS, min(SLICE_MESSAGES, left))
             left -= max(handled, 1)
             # The share has waited for its debt, or no other share was waiting.
             share.credit = min(0.0, SLICE_SECONDS - took)
             if more:
-                self._defer(reader.share or share, reader)
+                self._defer(work.share or share, work)
             if share.waiting:
                 self._queue_share(share)
         if self._ready:

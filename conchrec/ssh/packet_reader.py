@@ -87,9 +87,9 @@ class PacketReader:
         if self._is_reading:
             return  # called while a message is handled: the loop there continues with this data
         if self._share is None:
-            self.read_slice(lambda: False)
+            self.run_slice(lambda: False)
         elif not self._is_deferred:
-            self._is_deferred = self._share.read(self)
+            self._is_deferred = self._share.run(self)
         self._pace_socket()
 
     def end(self) -> bool:
@@ -115,7 +115,7 @@ class PacketReader:
         if before and not self._holds and not self._handler.is_over:
             self.receive(b"")
 
-    # --- TurnReader
+    # --- SlicedWork
 
     @property
     def share(self) -> Share | None:
@@ -126,7 +126,7 @@ class PacketReader:
     def share(self, share: Share) -> None:
         self._share = share
 
-    def read_slice(self, spent: Callable[[], bool]) -> bool:
+    def run_slice(self, spent: Callable[[], bool]) -> bool:
         """Handle messages until ``spent`` returns true after one. Return whether messages are left."""
         if self._is_reading:
             return False

@@ -286,6 +286,11 @@ class SSHTransport(Protocol):
             return
         self._reader.receive(data)
 
+    @property
+    def share(self) -> Share | None:
+        """The share that is charged for the work of this connection."""
+        return self._reader.share
+
     def charge_to(self, share: Share) -> None:
         """Charge ``share`` for the peer's messages from now on."""
         self._reader.share = share

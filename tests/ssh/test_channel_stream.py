@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
 from conchrec.ssh import messages as m
-from conchrec.ssh.channel_stream import LEAST_PACKET, MAX_PACKET, SLACK, WINDOW, Stream
+from conchrec.ssh.channel_stream import LEAST_PACKET, MAX_PACKET, PACKETS_AT_ONCE, SLACK, WINDOW, Stream
+from conchrec.ssh.fair_turns import SLICE_MESSAGES, WAITING_MESSAGES, TurnScheduler
 from conchrec.ssh.wire import string, uint32
 from tests.support.loop import Handler, Loop, Receiver, request_body
+from tests.support.turns import finish, turn
 
 
 class User:
@@ -157,6 +161,48 @@ def test_limits_packets_to_maximum_size_of_peer() -> None:
     errors = [len(body) - 8 for number, body in receiver.heard[1:] if number == m.CHANNEL_EXTENDED_DATA]
     assert (max(lengths), sum(lengths)) == (7, 100)
     assert (max(errors), sum(errors)) == (7, 10)
+
+
+@pytest.mark.parametrize("size", [PACKETS_AT_ONCE * LEAST_PACKET, 300_000])
+def test_sends_many_small_packets_in_turns_of_share(size: int) -> None:
+    handler, receiver, clock = Handler(), Receiver(), Clock()
+    loop = Loop(Handler(), handler)
+    share = loop.right_wire.share = TurnScheduler(clock).of_user("joe")
+    channel = loop.left.open(b"session", receiver, window=size // 2, max_packet=LEAST_PACKET)
+    loop.pump()
+    stream = Stream.accept(handler.openings[0], User())
+    loop.pump()
+    stream.write(b"x" * size)
+    stream.write_error(b"y" * 10)
+    stream.close()
+    channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(size))
+    loop.pump()
+    while clock.getDelayedCalls():
+        before = len(receiver.heard)
+        turn(clock)
+        loop.pump()
+        assert len(receiver.heard) - before <= WAITING_MESSAGES
+    assert share.waiting == {}
+    data = [body for number, body in receiver.heard[1:] if number == m.CHANNEL_DATA]
+    assert b"".join(body[4:] for body in data) == b"x" * size
+    assert [entry[0] for entry in receiver.heard[-2:]] == [m.CHANNEL_EXTENDED_DATA, m.CHANNEL_CLOSE]
+
+
+def test_discards_output_that_waits_for_turn_when_stream_is_aborted() -> None:
+    handler, receiver, clock = Handler(), Receiver(), Clock()
+    loop = Loop(Handler(), handler)
+    loop.right_wire.share = TurnScheduler(clock).of_user("joe")
+    loop.left.open(b"session", receiver, window=1 << 20, max_packet=LEAST_PACKET)
+    loop.pump()
+    stream = Stream.accept(handler.openings[0], User())
+    stream.write(b"x" * 100_000)
+    stream.abort()
+    loop.pump()
+    sent = len(receiver.heard)
+    assert receiver.heard[-1] == (m.CHANNEL_CLOSE, b"")
+    finish(clock)
+    loop.pump()
+    assert len(receiver.heard) == sent <= SLICE_MESSAGES + 2
 
 
 def test_disconnects_peer_with_too_small_maximum_packet() -> None:

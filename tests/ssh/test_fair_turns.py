@@ -41,7 +41,7 @@ class Messages:
         self._log = log
         self._seconds = seconds
 
-    def read_slice(self, spent: Callable[[], bool]) -> bool:
+    def run_slice(self, spent: Callable[[], bool]) -> bool:
         while self.left:
             self.left -= 1
             self._log.append(self)
@@ -60,7 +60,7 @@ def test_handles_all_messages_within_turn_budget(counts: list[tuple[int, int]]) 
     # The scheduler has only weak references to shares.
     readers = [Messages(clock, turns.of_user(str(user)), count, log) for user, count in counts]
     for reader in readers:
-        reader.share.read(reader)
+        reader.share.run(reader)
     # One more message for each reader: the budget is checked after a message.
     assert len(log) <= TURN_MESSAGES + len(readers)
     while clock.getDelayedCalls():
@@ -76,7 +76,7 @@ def test_ends_slice_by_time_after_slow_messages() -> None:
     turns = TurnScheduler(clock)
     log: list[Messages] = []
     reader = Messages(clock, turns.of_user("joe"), 100, log, seconds=SLICE_SECONDS / 4)
-    reader.share.read(reader)
+    reader.share.run(reader)
     assert len(log) == 4
     turn(clock)
     assert len(log) == 4 + round(WAITING_SECONDS / SLICE_SECONDS) * 4
@@ -91,7 +91,7 @@ def test_gives_users_equal_turns_for_any_number_of_connections() -> None:
     many = [Messages(clock, turns.of_user("many"), 1000, log) for _ in range(50)]
     single = Messages(clock, turns.of_user("one"), 1000, log)
     for reader in (*many, single):
-        reader.share.read(reader)
+        reader.share.run(reader)
     while single.left:
         turn(clock)
     assert log.count(single) == 1000
@@ -106,7 +106,7 @@ def test_charges_time_of_slow_messages() -> None:
     slow = Messages(clock, turns.of_user("slow"), 100, log, seconds=20 * SLICE_SECONDS)
     quick = Messages(clock, turns.of_user("quick"), 100 * SLICE_MESSAGES, log, seconds=SLICE_SECONDS / 64)
     for reader in (slow, quick):
-        reader.share.read(reader)
+        reader.share.run(reader)
     while quick.left:
         turn(clock)
     assert log.count(slow) * 20 * SLICE_SECONDS <= 1.5 * 100 * SLICE_SECONDS
@@ -118,11 +118,11 @@ def test_serves_light_user_at_once() -> None:
     log: list[Messages] = []
     flood = [Messages(clock, turns.of_user("flood"), 10_000, log) for _ in range(20)]
     for reader in flood:
-        reader.share.read(reader)
+        reader.share.run(reader)
     for _ in range(10):
         turn(clock)
         key = Messages(clock, turns.of_user("joe"), 1, log)
-        assert not key.share.read(key)
+        assert not key.share.run(key)
         assert log[-1] is key
 
 
@@ -135,10 +135,10 @@ def test_charges_nested_reader_to_current_slice() -> None:
     outer, inner = Messages(clock, share, 10, log), Messages(clock, share, 1000, log)
 
     def bytes_for_inner() -> None:
-        share.read(inner)
+        share.run(inner)
 
     outer.on_message = bytes_for_inner
-    share.read(outer)
+    share.run(outer)
     assert len(log) <= SLICE_MESSAGES + 1
     finish(clock)
     assert (outer.left, inner.left) == (0, 0)
@@ -155,7 +155,7 @@ def test_moves_reader_when_share_changes() -> None:
         reader.share = user
 
     reader.on_message = log_in
-    stranger.read(reader)
+    stranger.run(reader)
     assert (list(stranger.waiting), list(user.waiting)) == ([], [reader])
 
 

@@ -120,10 +120,10 @@ def test_pauses_only_socket_during_brake() -> None:
 def test_reports_end_after_deferred_messages() -> None:
     scene = Scene()
     scene.incoming.feed(b"".join(map(scene.packet, ("one", "two", "three"))))
-    assert scene.reader.read_slice(lambda: True)
+    assert scene.reader.run_slice(lambda: True)
     assert not scene.reader.end()
-    assert scene.reader.read_slice(lambda: True)
-    assert not scene.reader.read_slice(lambda: True)
+    assert scene.reader.run_slice(lambda: True)
+    assert not scene.reader.run_slice(lambda: True)
     assert scene.handler.events == ["one", "handled", "two", "handled", "three", "handled", "ended"]
 
 

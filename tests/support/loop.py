@@ -7,12 +7,14 @@ from typing import Any
 
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, ConnectionHandler, IncomingOpen, IncomingRequest
+from conchrec.ssh.fair_turns import Share
 
 
 class Wire:
     """The part of a transport that a Connection needs; what is sent waits for ``Loop.pump``."""
 
     def __init__(self) -> None:
+        self.share: Share | None = None
         self.sent: deque[tuple[int, bytes]] = deque()
         self.disconnected: tuple[int, bytes] | None = None
         self.unimplemented = 0
