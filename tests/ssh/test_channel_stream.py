@@ -276,9 +276,12 @@ def test_widens_window_while_reading_is_paused() -> None:
 
 
 def test_disconnects_peer_that_sends_without_window() -> None:
-    loop, peer, _, _ = accepted(0)
-    channel = peer._channel
-    assert channel is not None
+    handler = Handler()
+    loop = Loop(Handler(), handler)
+    channel = loop.left.open(b"session", Receiver(), window=WINDOW, max_packet=MAX_PACKET)
+    loop.pump()
+    Stream.accept(handler.openings[0], User(), window=0)
+    loop.pump()
     channel.send(m.CHANNEL_DATA, string(b"x"))
     loop.pump()
     assert loop.right_wire.disconnected is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from conchrec.proxy.relay.tunnel import Tunnel
+from conchrec.ssh import framing
+from conchrec.ssh import messages as m
 from conchrec.ssh import numbers as a
+from conchrec.ssh.channel_stream import MAX_PACKET, WINDOW, Stream
 from conchrec.ssh.fair_turns import (
     SLICE_MESSAGES,
     SLICE_SECONDS,
@@ -22,8 +26,9 @@ from conchrec.ssh.fair_turns import (
     Share,
     TurnScheduler,
 )
-from conchrec.ssh.packet_reader import MAX_HELD
+from conchrec.ssh.packet_reader import MAX_HELD, MAX_HELD_EARLY
 from conchrec.ssh.wire import string, uint32
+from tests.support.loop import Handler, Loop, Receiver
 from tests.support.pair import Pair
 from tests.support.turns import finish, turn
 
@@ -208,11 +213,16 @@ def test_pauses_socket_while_many_bytes_wait(pair: Pair) -> None:
 
 def test_frees_buffer_of_handled_messages(pair: Pair) -> None:
     """A peer that always sends faster than we read must not need more and more memory."""
-    for _ in range(200):
-        pings(pair, SLICE_MESSAGES + 10)
-        deliver(pair)
-        turn(pair.clock)
-    assert len(pair.server.inbound._buffer) < 64 * 1024
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            pings(pair, SLICE_MESSAGES + 10)
+            deliver(pair)
+            turn(pair.clock)
+        buffers = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, framing.__file__)])
+    finally:
+        tracemalloc.stop()
+    assert 0 < sum(trace.size for trace in buffers.traces) < 64 * 1024
 
 
 def test_handles_received_messages_before_end(pair: Pair) -> None:
@@ -241,14 +251,26 @@ def test_handles_inner_connection_in_slices() -> None:
     """Its bytes come through a tunnel, which returns no window while too many bytes wait."""
     pair = Pair(connect=False)
     clock = pair.clock
-    tunnel = Tunnel(clock, peer=None, host=None)
+    tunnel = Tunnel(clock, peer=None, host=None, capacity=64 * 1024)
     pair.server.charge_to(TurnScheduler(clock).of_user("joe"))
+    user, handler = Receiver(), Handler()
+    loop = Loop(Handler(), handler)
+    channel = loop.left.open(b"direct-tcpip", user, window=WINDOW, max_packet=MAX_PACKET)
+    loop.pump()
+    tunnel.attach(Stream.accept(handler.openings[0], tunnel, window=64 * 1024))
     tunnel.start(pair.server)
-    junk = b"".join(uint32(12) + b"\x06" + bytes((a.IGNORE,)) + uint32(0) + bytes(6) for _ in range(3_500))
-    tunnel.stream_data(b"SSH-2.0-flood\r\n" + junk)
+    loop.pump()
+    flood = b"SSH-2.0-flood\r\n"
+    flood += b"".join(uint32(12) + b"\x06" + bytes((a.IGNORE,)) + uint32(0) + bytes(6) for _ in range(3_500))
+    channel.send(m.CHANNEL_DATA, string(flood))
+    loop.pump()
+    returned = (m.CHANNEL_WINDOW_ADJUST, uint32(len(flood)))
     assert pair.server.packets_read <= SLICE_MESSAGES
-    assert tunnel._holds == {"inner transport"}
-    while tunnel._holds and pair.server.lost is None:
+    assert returned not in user.heard
+    while returned not in user.heard and pair.server.lost is None:
+        assert len(pair.server.inbound) > MAX_HELD_EARLY, "it returns the window when few bytes wait"
         before = pair.server.packets_read
         turn(clock)
+        loop.pump()
         assert pair.server.packets_read - before <= WAITING_MESSAGES
+    assert returned in user.heard
