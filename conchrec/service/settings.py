@@ -17,13 +17,13 @@ from conchrec.proxy.context import Settings
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.service.pools import Pools
 from conchrec.service.process import knows_aes
-from conchrec.ssh.algorithms import BULK, COMPATIBLE, MODERN, Algorithms
+from conchrec.ssh.algorithms import AES_GCM, COMPATIBLE, MODERN, Algorithms
 
 
 def offered(offer: Offer, *, aes: bool) -> Algorithms:
     """The algorithms that our servers offer. ``aes``: the processor has instructions for AES."""
     algorithms = COMPATIBLE if offer is Offer.COMPATIBLE else MODERN
-    return replace(algorithms, bulk=BULK) if aes else algorithms
+    return replace(algorithms, preferred_ciphers=AES_GCM) if aes else algorithms
 
 
 class SettingsBuilder:

@@ -23,10 +23,10 @@ class Algorithms:
     sha1: bool = False
     #: The client chooses: OpenSSH uses compression only with ``Compression yes``.
     compressions: tuple[bytes, ...] = (NONE, DELAYED)
-    #: For a server: the ciphers to change to, with new keys, after many bytes under another cipher. The
-    #: client's order decides (RFC 4253 section 7.1), and OpenSSH prefers ChaCha20. On a processor with AES
-    #: instructions, AES-GCM saves both sides half a second per GB.
-    bulk: tuple[bytes, ...] = ()
+    #: For a server: a client that supports one of these ciphers is offered no others. The client's order
+    #: decides among those that are offered (RFC 4253 section 7.1), and OpenSSH prefers ChaCha20. To know
+    #: what the client supports, the server waits for its KEXINIT (``KEXINIT_WAIT``).
+    preferred_ciphers: tuple[bytes, ...] = ()
 
 
 MODERN = Algorithms(
@@ -64,8 +64,8 @@ LEGACY = replace(
     macs=(*UPSTREAM.macs, b"hmac-sha1"),
     sha1=True,
 )
-#: ``Algorithms.bulk`` on a processor with AES instructions.
-BULK = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
+#: ``Algorithms.preferred_ciphers`` on a processor with AES instructions: a third of the time of ChaCha20.
+AES_GCM = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
 #: Algorithms that only ``LEGACY`` has. Their use is logged as a warning.
 WEAK = (
     frozenset(LEGACY.kex + LEGACY.ciphers + LEGACY.macs)

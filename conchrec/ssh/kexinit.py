@@ -24,9 +24,6 @@ EXT_INFO_CLIENT = b"ext-info-c"
 MARKERS = (STRICT_CLIENT, STRICT_SERVER, EXT_INFO_CLIENT, b"ext-info-s")
 #: The maximum number of algorithm names in one KEXINIT.
 MAX_NAMES = 1024
-#: After this many bytes under one pair of keys the connection carries a bulk transfer
-#: (``Algorithms.bulk``).
-BULK_BYTES = 16 * 1024 * 1024
 
 #: A name: printable US-ASCII without blanks and commas, at most 64 characters (RFC 4251 section 6).
 _NAME = re.compile(rb"[!-+\--~]{1,64}")
@@ -191,31 +188,25 @@ def negotiate(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement
 
 
 class Proposals:
-    """The successive proposals of one side.
-
-    The first contains all ``algorithms``. After many bytes under another cipher, the next proposal contains
-    only the ciphers for bulk transfers.
-    """
+    """The successive proposals of one side: all contain the same algorithms."""
 
     def __init__(self, algorithms: Algorithms) -> None:
         self._algorithms = replace(algorithms, kex=tuple(filter(is_usable, algorithms.kex)))
-        #: The peer supports a cipher for bulk transfers, and another one is in use.
-        self._may_change = False
 
-    def rekey_limit(self, limit: int) -> int:
-        """Return after how many bytes under one pair of keys to start a key exchange, at most ``limit``."""
-        return min(limit, BULK_BYTES) if self._may_change else limit
+    @property
+    def depends_on_peer(self) -> bool:
+        """Whether the first proposal should be made when the peer's is known."""
+        return bool(self._algorithms.preferred_ciphers)
 
-    def make(self, host_keys: tuple[bytes, ...], markers: tuple[bytes, ...], counted: int) -> Proposal:
-        """Return the next proposal; ``counted`` is the number of bytes under the current keys."""
-        if self._may_change and counted > BULK_BYTES:
-            self._algorithms = replace(self._algorithms, ciphers=self._algorithms.bulk)
-            self._may_change = False
+    def adapt_to(self, theirs: Proposal) -> None:
+        """Offer only the preferred ciphers, if the peer supports one of them in each direction.
+
+        Called before the first proposal.
+        """
+        preferred = self._algorithms.preferred_ciphers
+        if preferred and not any(map(set(preferred).isdisjoint, theirs.ciphers)):
+            self._algorithms = replace(self._algorithms, ciphers=preferred)
+
+    def make(self, host_keys: tuple[bytes, ...], markers: tuple[bytes, ...]) -> Proposal:
+        """Return the next proposal."""
         return Proposal.make(self._algorithms, host_keys, markers)
-
-    def note_agreement(self, agreement: Agreement, theirs: Proposal) -> None:
-        """Note the result of the last proposal."""
-        bulk = set(self._algorithms.bulk)
-        self._may_change = not bulk.issuperset(agreement.ciphers) and not any(
-            map(bulk.isdisjoint, theirs.ciphers)
-        )

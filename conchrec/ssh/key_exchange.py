@@ -55,6 +55,8 @@ T = TypeVar("T")
 #: When to start a new key exchange: OpenSSH's default volume, and the hour that RFC 4253 recommends.
 REKEY_BYTES = 1 << 30
 REKEY_TIME = timedelta(hours=1)
+#: How long a server waits for the client's KEXINIT, if its own depends on it.
+KEXINIT_WAIT = timedelta(milliseconds=100)
 #: The maximum number of bytes that wait for new keys, after and before the login. Before the login only our
 #: replies can wait.
 MAX_BLOCKED = 8 * 1024 * 1024
@@ -217,6 +219,17 @@ class KeyExchange(ABC):
 
     # --- what the transport calls
 
+    def begin_first(self) -> None:
+        """Start the first key exchange, when the identification strings are sent.
+
+        If our proposal depends on the peer's, wait for that for a short time. Most clients send their
+        KEXINIT at once, but a client may wait for ours.
+        """
+        if self._proposals.depends_on_peer:
+            self._timers.start("first", KEXINIT_WAIT.total_seconds(), self._begin_by_time)
+        else:
+            self.begin()
+
     def begin(self) -> None:
         """Start a key exchange, unless one is in progress."""
         self._handle_event(KexEvent.BEGIN)
@@ -281,7 +294,7 @@ class KeyExchange(ABC):
         self.phase = phase
         self.is_open = TABLE[phase, KexEvent.MESSAGE] is KexAction.SEND
         idle = phase in (ExchangePhase.IDLE, ExchangePhase.PAUSED)
-        self._rekey_at = self._proposals.rekey_limit(self._settings.rekey_bytes) if idle else _NEVER
+        self._rekey_at = self._settings.rekey_bytes if idle else _NEVER
 
     def _ignore(self) -> None:  # noqa: B027  # a row of the table that does nothing
         """Do nothing: an exchange is in progress."""
@@ -291,8 +304,8 @@ class KeyExchange(ABC):
         markers: tuple[bytes, ...] = ()
         if not self.is_secure:
             markers = (EXT_INFO_CLIENT, STRICT_CLIENT) if self.is_client else (STRICT_SERVER,)
-        counted = self._inbound.counted + self._outbound.counted
-        self.proposal = self._proposals.make(self._host_key_algorithms(), markers, counted)
+        self._timers.cancel("first")
+        self.proposal = self._proposals.make(self._host_key_algorithms(), markers)
         self._enter(ExchangePhase.PROPOSED)
         self._transport.send_now(KEXINIT, self.proposal.payload[1:])
 
@@ -320,6 +333,8 @@ class KeyExchange(ABC):
     def _accept(self, payload: bytes) -> None:
         """Send our KEXINIT and agree with the peer's."""
         theirs = Proposal.read(payload)
+        if not self.is_secure:
+            self._proposals.adapt_to(theirs)
         self._propose()
         self._agree_on(theirs)
 
@@ -338,7 +353,6 @@ class KeyExchange(ABC):
                     code=ReasonCode.KEY_EXCHANGE_FAILED,
                 )
         agreed = negotiate(self.proposal, theirs, is_client=self.is_client)
-        self._proposals.note_agreement(agreed, theirs)
         self.run = KexRun(
             ours=self.proposal,
             theirs=theirs,
@@ -406,7 +420,7 @@ class KeyExchange(ABC):
         self._timers.start("rekey", self._settings.rekey_time.total_seconds(), self._begin_by_time)
 
     def _begin_by_time(self) -> None:
-        """Start a key exchange because the keys are old."""
+        """Start a key exchange because the keys are old, or because the peer sent no KEXINIT."""
         if not self._transport.is_over:
             self._handle_event(KexEvent.BEGIN)
 

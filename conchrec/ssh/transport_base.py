@@ -208,7 +208,7 @@ class SSHTransport(Protocol):
         """Send our identification string and start the first key exchange."""
         assert self._identifications.ours is not None
         self.transport.write(self._identifications.ours + b"\r\n")
-        self.kex.begin()
+        self.kex.begin_first()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """Handle the end of the TCP connection. Called by Twisted."""

@@ -246,8 +246,7 @@ async def _dbclient_much(house: House, text: Path, tmp_path: Path) -> tuple[byte
 
 @pytest.mark.parametrize("client", ["paramiko", "asyncssh", "plink", "dbclient"])
 async def test_relays_large_data_across_rekeys(house: House, tmp_path: Path, client: str) -> None:
-    """Whole both ways, though new keys are asked for in the middle. Who has AES-GCM and began with something
-    else has it in the end, where the processor makes it quick."""
+    """All data arrives in both directions. A client that supports AES-GCM uses it on a processor with AES."""
     text = tmp_path / "much"
     text.write_bytes(os.urandom(MUCH))
     if client == "paramiko":

@@ -9,10 +9,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from conchrec.errors import HostKeyRejected
 from conchrec.ssh import numbers as a
-from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.algorithms import AES_GCM, MODERN
 from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, Ed25519Authority, issue
 from conchrec.ssh.kex_table import ExchangePhase
-from conchrec.ssh.key_exchange import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME
+from conchrec.ssh.kexinit import Proposal, Proposals
+from conchrec.ssh.key_exchange import HOLD_AT, KEXINIT_WAIT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME
 from conchrec.ssh.packet_reader import MAX_HELD
 from conchrec.ssh.peer_limits import REKEY_BURST, REKEY_LONGEST_PAUSE
 from conchrec.ssh.server_host_keys import ServerHostKey, ServerHostKeys
@@ -220,11 +221,10 @@ def test_does_not_charge_own_exchanges() -> None:
     assert pair.server.rekeys == 3 * REKEY_BURST + 1
 
 
-# --- ciphers for bulk transfers
+# --- ciphers that the server prefers
 
 CHACHA = b"chacha20-poly1305@openssh.com"
-GCM = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
-BULKY = replace(MODERN, bulk=GCM)
+PREFERENCE = replace(MODERN, preferred_ciphers=AES_GCM)
 
 
 def ciphers(pair: Pair) -> tuple[tuple[bytes, ...], ...]:
@@ -234,60 +234,61 @@ def ciphers(pair: Pair) -> tuple[tuple[bytes, ...], ...]:
     )
 
 
-def carry(pair: Pair, kilobytes: int) -> None:
-    for value in range(kilobytes):
+@pytest.mark.parametrize(
+    ("offered", "agreed"),
+    [
+        ((CHACHA, b"aes128-ctr", *AES_GCM), AES_GCM[0]),
+        (AES_GCM[::-1], AES_GCM[1]),
+        ((CHACHA, b"aes256-ctr"), CHACHA),
+        ((b"aes256-ctr", CHACHA), b"aes256-ctr"),
+    ],
+)
+def test_prefers_cipher_of_server_that_client_supports(offered: tuple[bytes, ...], agreed: bytes) -> None:
+    """The client's order decides among the ciphers that the server offers. Later exchanges keep it."""
+    pair = Pair(
+        algorithms=replace(MODERN, ciphers=offered), server_algorithms=PREFERENCE, client_rekey_bytes=20_000
+    ).secure()
+    assert ciphers(pair) == ((agreed,), (agreed,))
+    for value in range(100):
         pair.client.sendPacket(DATA, number(value, 1000))
         pair.pump()
-
-
-@pytest.fixture
-def little_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conchrec.ssh.kexinit.BULK_BYTES", 20_000)
-
-
-@pytest.mark.usefixtures("little_is_much")
-def test_changes_cipher_once_after_bulk_bytes() -> None:
-    """Later key exchanges of either side keep the cipher."""
-    pair = Pair(
-        algorithms=replace(MODERN, ciphers=(CHACHA, *GCM)),
-        server_algorithms=BULKY,
-        client_rekey_bytes=150_000,
-    ).secure()
-    assert ciphers(pair) == ((CHACHA,), (CHACHA,))
-    carry(pair, 18)
-    assert (ciphers(pair), pair.server.rekeys) == (((CHACHA,), (CHACHA,)), 0)
-    carry(pair, 5)
-    assert (ciphers(pair), pair.server.rekeys) == (((GCM[0],), (GCM[0],)), 1)
-    carry(pair, 200)
-    assert (ciphers(pair), pair.server.rekeys) == (((GCM[0],), (GCM[0],)), 2)
+    assert pair.server.rekeys > 2
     pair.server.rekey()
-    carry(pair, 1)
-    assert (ciphers(pair), pair.server.rekeys) == (((GCM[0],), (GCM[0],)), 3)
-    heard = [number(value, 1000) for count in (18, 5, 200, 1) for value in range(count)]
-    assert pair.server_ear.heard == [(DATA, payload) for payload in heard]
+    pair.pump()
+    assert ciphers(pair) == ((agreed,), (agreed,))
 
 
-@pytest.mark.usefixtures("little_is_much")
-@pytest.mark.parametrize(
-    ("offered", "names"),
-    [((CHACHA,), (CHACHA,)), (GCM[::-1], GCM[1:]), ((b"aes256-ctr", GCM[1]), (GCM[1],))],
-)
-def test_changes_only_to_bulk_cipher_of_client(offered: tuple[bytes, ...], names: tuple[bytes, ...]) -> None:
-    """Only to a cipher that the client has, and not if one of them is already in use."""
-    pair = Pair(algorithms=replace(MODERN, ciphers=offered), server_algorithms=BULKY).secure()
-    carry(pair, 100)
-    assert ciphers(pair) == (names, names)
-    assert pair.server.rekeys == int(offered[0] not in names)
+def test_prefers_cipher_only_if_client_supports_it_in_both_directions() -> None:
+    theirs = Proposal.make(replace(MODERN, ciphers=(CHACHA, *AES_GCM)), (), ())
+    for directions in ((AES_GCM, (CHACHA,)), ((CHACHA,), AES_GCM)):
+        proposals = Proposals(PREFERENCE)
+        proposals.adapt_to(replace(theirs, ciphers=directions))
+        assert proposals.make((), ()).ciphers == (MODERN.ciphers, MODERN.ciphers)
+    proposals.adapt_to(theirs)
+    assert proposals.make((), ()).ciphers == (AES_GCM, AES_GCM)
 
 
-@pytest.mark.usefixtures("little_is_much")
-def test_keeps_cipher_when_rekeyed_before_bulk_bytes() -> None:
-    pair = Pair(algorithms=replace(MODERN, ciphers=(CHACHA, *GCM)), server_algorithms=BULKY).secure()
-    for _ in range(4):
-        carry(pair, 15)
-        pair.client.rekey()
-        pair.pump()
-    assert (ciphers(pair), pair.server.rekeys) == (((CHACHA,), (CHACHA,)), 4)
+def test_offers_all_ciphers_to_client_that_waits_for_kexinit() -> None:
+    """The server waits for a short time, and offers the same again in later exchanges."""
+    pair = Pair(algorithms=replace(MODERN, ciphers=(CHACHA, *AES_GCM)), server_algorithms=PREFERENCE)
+    held, pair.client_line.unsent = pair.client_line.unsent, bytearray()
+    identification, end, kexinit = held.partition(b"\r\n")
+    pair.client_line.unsent += identification + end
+    pair.pump()
+    phases = [pair.server.kex.phase]
+    pair.clock.advance(KEXINIT_WAIT.total_seconds())
+    phases.append(pair.server.kex.phase)
+    assert phases == [ExchangePhase.INITIAL, ExchangePhase.PROPOSED]
+    pair.client_line.unsent += kexinit
+    pair.secure()
+    assert ciphers(pair) == ((CHACHA,), (CHACHA,))
+    pair.client.rekey()
+    pair.pump()
+    assert (ciphers(pair), pair.server.rekeys) == (((CHACHA,), (CHACHA,)), 1)
+
+
+def test_sends_kexinit_at_once_without_preferred_ciphers() -> None:
+    assert Pair().server.kex.phase is ExchangePhase.PROPOSED
 
 
 # --- blocked messages
