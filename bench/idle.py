@@ -40,7 +40,9 @@ async def _house(run: Run) -> tuple[House, Process]:
     house = await build(
         stage,
         settings={
-            "limits": {"per_address": most + 100, "unauthenticated": most + 100},
+            "limits": dict.fromkeys(
+                ("connections", "per_address", "sessions_per_user", "unauthenticated"), FIRST + most + 100
+            ),
             "trusted_hosts": {"known_hosts": [str(known)]},
         },
     )
