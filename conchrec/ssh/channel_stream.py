@@ -8,12 +8,12 @@ A peer that accepts small packets only gets its data in the turns of its user's 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
+from conchrec.slim_queue import SlimQueue
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel, Connection, IncomingOpen
 from conchrec.ssh.fair_turns import Share
@@ -84,7 +84,7 @@ class Stream:
         self._consumed = 0
         self._is_reading = True
         self._pending = 0
-        self._queue: deque[tuple[int, bytes]] = deque()
+        self._queue: SlimQueue[tuple[int, bytes]] = SlimQueue()
         self._sent_eof = False
         self._is_closed = False
 
@@ -165,7 +165,7 @@ class Stream:
 
     def abort(self) -> None:
         """Send CLOSE now, and discard what was not sent."""
-        self._queue.clear()
+        self._queue.take()
         self._pending = 0
         self.close()
 
@@ -330,6 +330,6 @@ class Stream:
         """End the stream, once."""
         if not self._is_closed:
             self._is_closed = True
-            self._queue.clear()
+            self._queue.take()
             self._pending = 0
             self._handler.stream_closed()

@@ -11,7 +11,6 @@ message ends this connection with PROTOCOL_ERROR. No method raises into the tran
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from twisted.logger import Logger
 
 from conchrec.errors import LocalViolation, RemoteViolation
 from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
+from conchrec.slim_queue import SlimQueue
 from conchrec.ssh import messages as m
 from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.numbers import DisconnectReason
@@ -224,8 +224,8 @@ class Connection(SSHService):
         self._least_packet = least_packet
         self._channels: dict[int, Channel] = {}
         self._next_number = 0
-        self._incoming_requests: deque[IncomingRequest] = deque()
-        self._outgoing_replies: deque[ReplyCallback] = deque()
+        self._incoming_requests: SlimQueue[IncomingRequest] = SlimQueue()
+        self._outgoing_replies: SlimQueue[ReplyCallback] = SlimQueue()
         self._stopped = False
         #: DISCONNECT was sent: later messages of the peer are ignored.
         self._disconnecting = False
@@ -242,8 +242,8 @@ class Connection(SSHService):
             return
         self._stopped = True
         channels, self._channels = self._channels, {}
-        replies, self._outgoing_replies = self._outgoing_replies, deque()
-        self._incoming_requests.clear()
+        replies = self._outgoing_replies.take()
+        self._incoming_requests.take()
         for channel in channels.values():
             if channel.receiver is not None:
                 self._guard(channel.receiver.lost)

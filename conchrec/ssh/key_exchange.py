@@ -9,7 +9,6 @@ exchange and asks which messages may be sent. ``kex_sides`` has what differs bet
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -131,7 +130,7 @@ class BlockedMessages:
     """Messages that wait for new keys, in order."""
 
     def __init__(self) -> None:
-        self._messages: deque[tuple[int, bytes]] = deque()
+        self._messages: list[tuple[int, bytes]] = []
         #: The payload bytes and the overhead of the messages.
         self.cost = 0
 
@@ -143,9 +142,9 @@ class BlockedMessages:
         self._messages.append((number, payload))
         self.cost += len(payload) + _OVERHEAD
 
-    def take(self) -> deque[tuple[int, bytes]]:
+    def take(self) -> list[tuple[int, bytes]]:
         """Remove and return all messages."""
-        messages, self._messages = self._messages, deque()
+        messages, self._messages = self._messages, []
         self.cost = 0
         return messages
 

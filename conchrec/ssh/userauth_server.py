@@ -9,7 +9,6 @@ raises into the transport.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -22,6 +21,7 @@ from conchrec.clock import Clock
 from conchrec.errors import AccessDenied, RemoteViolation
 from conchrec.model import Identity
 from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
+from conchrec.slim_queue import SlimQueue
 from conchrec.ssh import userauth as u
 from conchrec.ssh.authenticator import Authenticator, PartialSuccess
 from conchrec.ssh.certificate import fingerprint
@@ -92,7 +92,7 @@ class UserAuthServer(SSHService):
         self._state = _State.IDLE
         #: Runs while the client has to act. A slow target must not cost the user the login.
         self._login_timer = PausableTimer(clock, login_time.total_seconds(), self._time_out)
-        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting: SlimQueue[tuple[int, bytes]] = SlimQueue()
         self._waiting_bytes = 0
         self._draining = False
         self._requests = 0
@@ -138,7 +138,7 @@ class UserAuthServer(SSHService):
             return
         self._state = _State.OVER
         self._login_timer.stop()
-        self._waiting.clear()
+        self._waiting.take()
         if self._refused_offers and not self._failures:
             shown = ", ".join(self._refused_offers[:4])
             reason = Reason(ReasonCode.OFFERS_NOT_ACCEPTED, f"no offered key is accepted: {shown}")

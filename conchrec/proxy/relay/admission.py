@@ -28,12 +28,12 @@ Pure: no transport, no clock.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable, Mapping
 
 from conchrec.errors import RemoteViolation
 from conchrec.proxy.held_bytes import ChannelHeldBytes, UserHeldBytes
 from conchrec.reasons import Reason, ReasonCode
+from conchrec.slim_queue import SlimQueue
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import string
 
@@ -195,7 +195,7 @@ class Direction:
         #: EOF was delivered, or is kept until the start: no more data is accepted.
         self.ended = False
         self._keeps_eof = False
-        self._queue: deque[tuple[MessageKind, int, Payload]] = deque()
+        self._queue: SlimQueue[tuple[MessageKind, int, Payload]] = SlimQueue()
         self._queued_bytes = 0
         self._is_draining = False
 
@@ -281,9 +281,8 @@ class Direction:
 
     def discard(self, reason: Reason) -> None:
         """Drop all messages that wait."""
-        queue, self._queue = self._queue, deque()
         self._queued_bytes = 0
-        for _, message, payload in queue:
+        for _, message, payload in self._queue.take():
             self._held_bytes.remove(_size(payload))
             self._dropped(message, payload if isinstance(payload, bytes) else payload.encode(), reason)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from conchrec.proxy.relay.admission import DATA_HEADER, Direction, MessageKind, 
 from conchrec.proxy.relay.control_hash import ControlHash
 from conchrec.proxy.relay.lane import ReplyOrder
 from conchrec.reasons import Reason, ReasonCode
+from conchrec.slim_queue import SlimQueue
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
@@ -71,7 +71,7 @@ class ChannelEnd:
         #: Replies to the requests of this end.
         self.replies = ReplyOrder(self._send_reply)
         #: Requests that this end received and has not answered.
-        self.unanswered: deque[m.ChannelRequest] = deque()
+        self.unanswered: SlimQueue[m.ChannelRequest] = SlimQueue()
         self.incoming = Direction(
             table,
             StartPhase.NOT_STARTED if is_session else StartPhase.STARTED,

@@ -10,12 +10,12 @@ stays before CLOSE.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from conchrec.errors import RemoteViolation
 from conchrec.proxy.held_bytes import ChannelHeldBytes, UserHeldBytes
 from conchrec.reasons import ReasonCode
+from conchrec.slim_queue import SlimQueue
 
 #: A function of a message: its number (93 to 100), and what follows the channel number in it.
 MessageHandler = Callable[[int, bytes], None]
@@ -44,10 +44,10 @@ class Lane:
         self._channel_held_bytes = held_bytes or UserHeldBytes().channel()
         self._observe = observe
         self._forward = forward
-        self._held: deque[tuple[int, bytes]] | None = deque()
+        self._held: SlimQueue[tuple[int, bytes]] | None = SlimQueue()
         self._held_bytes = 0
         self._gate: Callable[[], None] | None = None
-        self._gated: deque[tuple[int, bytes]] = deque()
+        self._gated: SlimQueue[tuple[int, bytes]] = SlimQueue()
         self._observed_count = 0
         self._released_count = 0
 
@@ -113,9 +113,7 @@ class Lane:
 
     def abandon(self) -> list[tuple[int, bytes]]:
         """Remove and return the messages that were observed and not forwarded, at the end of the channel."""
-        abandoned = list(self._gated)
-        self._gated.clear()
-        return abandoned
+        return list(self._gated.take())
 
 
 class ReplyOrder:
@@ -130,7 +128,7 @@ class ReplyOrder:
     def __init__(self, send: Callable[[bool], None]) -> None:
         self._send = send
         #: Each reply, None until the other end has given it, and whether the sender of the request wants it.
-        self._replies: deque[tuple[bool | None, bool]] = deque()
+        self._replies: SlimQueue[tuple[bool | None, bool]] = SlimQueue()
 
     def expect(self, *, wanted: bool = True) -> None:
         """Note a request that was forwarded and that the other end will answer.
@@ -154,9 +152,9 @@ class ReplyOrder:
 
     def settle(self, success: bool) -> None:
         """Give this answer to all requests that the other end has not answered: it will not answer them."""
-        self._replies = deque(
-            (success if reply is None else reply, wanted) for reply, wanted in self._replies
-        )
+        for index, (reply, wanted) in enumerate(self._replies):
+            if reply is None:
+                self._replies[index] = (success, wanted)
         self._flush()
 
     def _flush(self) -> None:
