@@ -19,6 +19,16 @@ class Producer(Protocol):
         """Continue producing data."""
 
 
+def change_reasons(reasons: tuple[str, ...], reason: str, on: bool) -> tuple[str, ...]:
+    """Return ``reasons`` with or without ``reason``.
+
+    A tuple, because an empty one takes no memory, and most connections have no reason to pause.
+    """
+    if on == (reason in reasons):
+        return reasons
+    return (*reasons, reason) if on else tuple(other for other in reasons if other != reason)
+
+
 class Backpressure:
     """Pauses one producer while there is a reason to. The producer is called only when that changes."""
 
@@ -26,7 +36,7 @@ class Backpressure:
 
     def __init__(self) -> None:
         self._producer: Producer | None = None
-        self._reasons: set[str] = set()
+        self._reasons: tuple[str, ...] = ()
 
     @property
     def is_paused(self) -> bool:
@@ -42,7 +52,7 @@ class Backpressure:
     def set(self, reason: str, on: bool) -> bool:
         """Add or remove a reason. Return whether the producer was paused or resumed."""
         was_paused = bool(self._reasons)
-        (self._reasons.add if on else self._reasons.discard)(reason)
+        self._reasons = change_reasons(self._reasons, reason, on)
         is_paused = bool(self._reasons)
         if is_paused == was_paused:
             return False

@@ -12,7 +12,7 @@ from typing import Protocol
 from conchrec.clock import Clock
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
-from conchrec.ssh.backpressure import Backpressure, Producer
+from conchrec.ssh.backpressure import Backpressure, Producer, change_reasons
 from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.framing import InboundPackets
 from conchrec.ssh.peer_limits import EarlyAllowance
@@ -64,8 +64,8 @@ class PacketReader:
         self._share = share
         self._early_allowance: EarlyAllowance | None = EarlyAllowance()
         self._socket = Backpressure()
-        self._holds: set[str] = set()
-        self._brakes: set[str] = set()
+        self._holds: tuple[str, ...] = ()
+        self._brakes: tuple[str, ...] = ()
         self._is_reading = False
         #: Whether messages are left for a later turn of the reactor.
         self._is_deferred = False
@@ -102,7 +102,7 @@ class PacketReader:
 
     def brake(self, reason: str, on: bool) -> None:
         """Do not read from the socket while there is a reason not to. Received bytes are still handled."""
-        (self._brakes.add if on else self._brakes.discard)(reason)
+        self._brakes = change_reasons(self._brakes, reason, on)
         self._pace_socket()
 
     def hold(self, reason: str, on: bool) -> None:
@@ -111,7 +111,7 @@ class PacketReader:
         Up to MAX_HELD bytes wait in the buffer; then the socket is not read.
         """
         before = bool(self._holds)
-        (self._holds.add if on else self._holds.discard)(reason)
+        self._holds = change_reasons(self._holds, reason, on)
         if before and not self._holds and not self._handler.is_over:
             self.receive(b"")
 

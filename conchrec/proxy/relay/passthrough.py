@@ -23,6 +23,7 @@ from conchrec.proxy.relay.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.time_limits import LAST_WORDS_SECONDS, TimeLimits
 from conchrec.reasons import Reason, ReasonCode
+from conchrec.ssh.backpressure import change_reasons
 
 
 class Passthrough:
@@ -188,7 +189,7 @@ class _TargetSocket(Protocol):
         self._owner = owner
         self._is_started = False
         self._is_lost = False
-        self._pause_reasons: set[str] = set()
+        self._pause_reasons: tuple[str, ...] = ()
 
     def connectionMade(self) -> None:
         # A server sends its identification string first; there is no tunnel for it yet.
@@ -215,7 +216,7 @@ class _TargetSocket(Protocol):
 
     def pause(self, reason: str, on: bool) -> None:
         """Read nothing while ``reason``, or another one, is on."""
-        (self._pause_reasons.add if on else self._pause_reasons.discard)(reason)
+        self._pause_reasons = change_reasons(self._pause_reasons, reason, on)
         if self._is_started and not self._is_lost:
             self._pause_or_resume()
 

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from conchrec.clock import Clock
 from conchrec.ssh import messages as m
-from conchrec.ssh.backpressure import Backpressure, Producer
+from conchrec.ssh.backpressure import Backpressure, Producer, change_reasons
 from conchrec.ssh.channel_stream import WINDOW, Stream
 
 _log = Logger()
@@ -79,7 +79,7 @@ class Tunnel:
         #: Called with the number of bytes of each write and of each delivery; None if nobody counts.
         self.on_bytes: Callable[[int], None] | None = None
         #: The reasons not to return window to the user's client.
-        self._holds: set[str] = set()
+        self._holds: tuple[str, ...] = ()
         #: Answers the user's requests on this channel.
         self.on_request: Callable[[m.ChannelRequest], bool] = lambda request: False
 
@@ -126,7 +126,7 @@ class Tunnel:
 
     def hold(self, reason: str, on: bool) -> None:
         """Return no window to the user's client while ``reason``, or another one, is on."""
-        (self._holds.add if on else self._holds.discard)(reason)
+        self._holds = change_reasons(self._holds, reason, on)
         if self._stream is None or self._is_lost:
             return
         if self._holds:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from conchrec.clock import Clock
 from conchrec.proxy.dial.dialer import Link
+from conchrec.ssh.backpressure import change_reasons
 from conchrec.ssh.transport import ClientTransport
 
 #: After how many seconds a link is closed that was made for the identification string and has no login.
@@ -20,7 +21,7 @@ class TargetLink:
 
     def __init__(self, clock: Clock, link: Link | None) -> None:
         self.link = link
-        self._brakes: set[str] = set()
+        self._brakes: tuple[str, ...] = ()
         self._unused = clock.callLater(UNUSED_SECONDS, self.drop) if link is not None else None
 
     @property
@@ -57,7 +58,7 @@ class TargetLink:
 
     def brake(self, reason: str, on: bool) -> None:
         """Read nothing from the target while there is a reason not to."""
-        (self._brakes.add if on else self._brakes.discard)(reason)
+        self._brakes = change_reasons(self._brakes, reason, on)
         if self.transport is not None:
             self.transport.brake(reason, on)
 
