@@ -184,7 +184,7 @@ class KeyExchange(ABC):
         self.is_secure = False
         #: Whether both sides use strict key exchange.
         self.strict = False
-        #: Our last KEXINIT.
+        #: Our KEXINIT of the exchange in progress.
         self.proposal: Proposal | None = None
         self.run: KexRun | None = None
         #: The host key, the session identifier and the signature of the first exchange.
@@ -392,7 +392,7 @@ class KeyExchange(ABC):
         # Messages of the peer before its NEWKEYS are under the old keys.
         self._inbound.expect(opener, reset=self.strict, compress=down_compressed)
         self.agreed_names = agreed.names
-        self.run = None
+        self.proposal = self.run = None
         self._enter(ExchangePhase.NEW_KEYS if self.is_secure else ExchangePhase.FIRST_KEYS)
         self._keys_sent(run)
         if self.is_open:
