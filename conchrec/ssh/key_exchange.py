@@ -231,12 +231,12 @@ class KeyExchange(ABC):
 
     def begin(self) -> None:
         """Start a key exchange, unless one is in progress."""
-        self._handle_event(KexEvent.BEGIN)
+        self.handle_event(KexEvent.BEGIN)
 
     def begin_if_due(self) -> None:
         """Start a key exchange if many bytes were sent under the current keys. Called after each message."""
         if self._inbound.counted + self._outbound.counted > self._rekey_at:
-            self._handle_event(KexEvent.BEGIN)
+            self.handle_event(KexEvent.BEGIN)
 
     def must_wait(self, number: int) -> bool:
         """Return whether a message with this number must wait for new keys."""
@@ -257,15 +257,15 @@ class KeyExchange(ABC):
 
     def kexinit_received(self, payload: bytes) -> None:
         """Handle the peer's KEXINIT."""
-        self._handle_event(KexEvent.KEXINIT, payload)
+        self.handle_event(KexEvent.KEXINIT, payload)
 
     def method_received(self, number: int, payload: bytes) -> None:
         """Handle a message of the method (30 to 49)."""
-        self._handle_event(KexEvent.METHOD, number, payload)
+        self.handle_event(KexEvent.METHOD, number, payload)
 
     def newkeys_received(self, payload: bytes) -> None:
         """Handle the peer's NEWKEYS."""
-        self._handle_event(KexEvent.NEWKEYS, payload)
+        self.handle_event(KexEvent.NEWKEYS, payload)
 
     def stop(self) -> None:
         """Cancel the computation and the timers, and discard messages that wait.
@@ -280,8 +280,8 @@ class KeyExchange(ABC):
 
     # --- the state table
 
-    def _handle_event(self, event: KexEvent, *arguments: object) -> None:
-        """Do what the state table says. Raises RemoteViolation."""
+    def handle_event(self, event: KexEvent, *arguments: object) -> None:
+        """Do what the state table says, with the arguments of the event. Raises RemoteViolation."""
         action = TABLE[self.phase, event]
         if action is KexAction.REFUSE:
             raise _violation(event)
@@ -326,7 +326,7 @@ class KeyExchange(ABC):
     def _end_pause(self, payload: bytes) -> None:
         """Accept the exchange after the pause."""
         if not self._transport.is_over:
-            self._transport.attempt(self._handle_event, KexEvent.PAUSE_OVER, payload)
+            self._transport.attempt(self.handle_event, KexEvent.PAUSE_OVER, payload)
             self._transport.hold("rekeys", False)
 
     def _accept(self, payload: bytes) -> None:
@@ -421,7 +421,7 @@ class KeyExchange(ABC):
     def _begin_by_time(self) -> None:
         """Start a key exchange because the keys are old, or because the peer sent no KEXINIT."""
         if not self._transport.is_over:
-            self._handle_event(KexEvent.BEGIN)
+            self.handle_event(KexEvent.BEGIN)
 
     def _send_blocked(self) -> None:
         """Send the messages that waited, and resume the producers."""
@@ -485,7 +485,7 @@ class KeyExchange(ABC):
 
     def _use_secret(self, secret: bytes, exchange_hash: bytes, host_key: bytes, signature: bytes) -> None:
         """Use the keys of an exchange that the host key has signed."""
-        self._handle_event(KexEvent.SIGNED, secret, exchange_hash, host_key, signature)
+        self.handle_event(KexEvent.SIGNED, secret, exchange_hash, host_key, signature)
 
 
 def _violation(event: KexEvent) -> RemoteViolation:

@@ -96,7 +96,7 @@ class Gate:
         userauth = UserAuthServer(
             self,
             connection=self._in,
-            clock=cast(Clock, reactor),
+            clock=reactor,
             banner="Sessions are recorded.",
             host_key=lambda: transport.host_key_blob,
             on_refused=lambda user, method, reason: self.refused.append(f"{user} {method} {reason}"),
@@ -108,7 +108,7 @@ class Gate:
             algorithms=COMPATIBLE,
             powers=at_once,
             userauth=lambda: userauth,
-            clock=cast(Clock, reactor),
+            clock=reactor,
         )
         return transport
 
@@ -224,7 +224,7 @@ class Visitor:
             verify_host_key=lambda blob: None,
             host_key_algorithms=(b"ssh-ed25519",),
             identification=b"SSH-2.0-conchrec_test",
-            clock=cast(Clock, reactor),
+            clock=reactor,
         )
 
     def _count_offer(self, signer: Signer) -> None:

@@ -95,7 +95,7 @@ class Server:
                     algorithms=algorithms,
                     powers=at_once,
                     userauth=Refusal,
-                    clock=cast(Clock, reactor),
+                    clock=reactor,
                 )
                 server.transports.append(transport)
                 transport.when_lost().addCallback(server.ends.append)
@@ -210,7 +210,7 @@ async def connected(
         verify_host_key=verify_host_key,
         host_key_algorithms=host_key_algorithms,
         identification=b"SSH-2.0-conchrec_test",
-        clock=cast(Clock, reactor),
+        clock=reactor,
     )
     await connectProtocol(TCP4ClientEndpoint(reactor, host, port), transport)
 

@@ -13,7 +13,7 @@ from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.compression import DELAYED, NONE, Deflate, Inflate
 from conchrec.ssh.fair_turns import TurnScheduler
-from conchrec.ssh.packetcipher import MAX_PACKET
+from conchrec.ssh.packetcipher import MAX_PACKET, Clear
 from tests.support.pair import Pair
 
 WANTED = replace(MODERN, compressions=(DELAYED, NONE))
@@ -31,6 +31,13 @@ def log_in(pair: Pair) -> None:
     pair.server.sendPacket(a.USERAUTH_SUCCESS, b"")
     pair.pump()
     assert pair.client_ear.heard.pop() == (a.USERAUTH_SUCCESS, b"")
+
+
+def use_clear_packets(pair: Pair) -> None:
+    """From now on the client's packets are compressed after the login, and not encrypted."""
+    pair.client.outbound.renew(Clear(), reset=False, compress=True)
+    pair.server.inbound.expect(Clear(), reset=False, compress=True)
+    pair.server.inbound.renew()
 
 
 def cost(pair: Pair, payload: bytes = TEXT) -> tuple[int, int]:
@@ -92,7 +99,7 @@ def test_starts_when_login_ends_during_key_exchange(begins: str) -> None:
 
 def test_compresses_one_direction() -> None:
     pair = Pair(algorithms=MODERN).secure()
-    pair.client.outbound._is_compressed = pair.server.inbound._is_compressed = True
+    use_clear_packets(pair)
     log_in(pair)
     up, down = cost(pair)
     assert up < len(TEXT) // 10
@@ -126,12 +133,10 @@ def test_disconnects_peer_that_sends_decompression_bomb() -> None:
 
 
 def test_rejects_empty_packet_inside_compression() -> None:
-    pair = pair_of()
+    pair = Pair(algorithms=MODERN).secure()
+    use_clear_packets(pair)
     log_in(pair)
-    deflate = pair.client.outbound._deflate
-    assert deflate is not None
-    sealer = pair.client.outbound._sealer
-    pair.client_line.write(sealer.seal(pair.client.outbound.sequence, deflate(b"")))
+    pair.client_line.write(Clear().seal(pair.client.outbound.sequence, Deflate()(b"")))
     pair.pump()
     assert "the packet is empty" in str(pair.server.lost and pair.server.lost.error)
 

@@ -45,7 +45,7 @@ class LoggedIn:
         self.client = Connection(self.client_handler)
         self.banners: list[bytes] = []
         self.logins: list[Login] = []
-        pair.server._userauth = self._userauth
+        pair.make_userauth = self._userauth
         self._key = signer()
 
     def _userauth(self) -> SSHService:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -65,7 +65,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Setting]]:
 
     def setting(**limits: int) -> Setting:
         spawn = reactor.spawnProcess if request.param == "real" else None
-        made.append(Setting(Processes(cast(Any, reactor), spawn), **limits))
+        made.append(Setting(Processes(reactor, spawn), **limits))
         return made[-1]
 
     yield setting
@@ -193,7 +193,7 @@ async def test_starts_process_without_open_files_and_environment() -> None:
     os.environ["CONCHREC_TEST_SECRET"] = "hidden"
     read, write = os.pipe()
     os.set_inheritable(read, True)
-    setting = Setting(Processes(cast(Any, reactor), reactor.spawnProcess))
+    setting = Setting(Processes(reactor, reactor.spawnProcess))
     try:
         await done(setting.ask())
         assert isinstance(setting.process, RealProcess)
@@ -217,7 +217,7 @@ async def test_starts_process_without_open_files_and_environment() -> None:
 @pytest.mark.parametrize("number", [1, 2, 15])
 async def test_process_ignores_termination_signals(number: int) -> None:
     """Ctrl-C in a terminal and systemd's SIGTERM also reach the process; it runs until its input ends."""
-    setting = Setting(Processes(cast(Any, reactor), reactor.spawnProcess))
+    setting = Setting(Processes(reactor, reactor.spawnProcess))
     await done(setting.ask())
     os.kill(setting.process.pid, number)
     await done(setting.ask())
@@ -231,7 +231,7 @@ async def test_process_ignores_termination_signals(number: int) -> None:
 
 def timed(**limits: int) -> tuple[Clock, Setting]:
     clock = Clock()
-    return clock, Setting(Processes(cast(Any, clock)), **limits)
+    return clock, Setting(Processes(clock), **limits)
 
 
 def test_restarts_process_with_growing_delay() -> None:
@@ -254,7 +254,7 @@ def test_restarts_process_with_growing_delay() -> None:
 
 def test_retries_failed_start() -> None:
     clock = Clock()
-    processes = Processes(cast(Any, clock))
+    processes = Processes(clock)
     processes.refuses = 2
     setting = Setting(processes)
     answer = setting.ask()
@@ -285,8 +285,8 @@ def test_kills_process_after_malformed_answer(junk: bytes) -> None:
     setting.ask()
     fake = setting.process
     assert isinstance(fake, FakeProcess)
-    fake._protocol.outReceived(junk)
-    fake._protocol.outReceived(junk)
+    fake.answer(junk)
+    fake.answer(junk)
     clock.pump([0, 0.5, 0])
     assert not fake.is_alive
     assert setting.outcomes == [0]

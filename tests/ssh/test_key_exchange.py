@@ -203,12 +203,12 @@ def test_follows_state_table(phase: ExchangePhase, event: KexEvent) -> None:
     expected: tuple[list[int], ExchangePhase] = ([], phase)
     if action is KexAction.REFUSE:
         with pytest.raises(RemoteViolation, match=REFUSALS[event]):
-            both.server._handle_event(event, *ARGUMENTS[event])
+            both.server.handle_event(event, *ARGUMENTS[event])
     elif action is KexAction.NEVER:
         with pytest.raises(AssertionError, match=f"{event.name} in the phase {phase.name}"):
-            both.server._handle_event(event, *ARGUMENTS[event])
+            both.server.handle_event(event, *ARGUMENTS[event])
     else:
-        both.server._handle_event(event, *ARGUMENTS[event])
+        both.server.handle_event(event, *ARGUMENTS[event])
         expected = EFFECTS.get(action, expected)
     assert (both.at_server.numbers, both.server.phase) == expected
 

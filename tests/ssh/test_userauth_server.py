@@ -102,8 +102,7 @@ def test_rejects_signature_for_another_connection(server: Server, session_id: by
 
 
 def test_rejects_signature_without_session_id() -> None:
-    server = Server(porter())
-    server.wire._session_id = b""
+    server = Server(porter(), session_id=b"")
     assert server.numbers(signed("joe", JOE, session_id=b"")) == [u.FAILURE]
 
 

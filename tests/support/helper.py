@@ -65,7 +65,11 @@ class FakeProcess:
         serve(BytesIO(requests), answers)
         # A pipe may cut what is written anywhere.
         for byte in answers.getvalue():
-            self._protocol.outReceived(bytes((byte,)))
+            self.answer(bytes((byte,)))
+
+    def answer(self, data: bytes) -> None:
+        """Write to the standard output of the process."""
+        self._protocol.outReceived(data)
 
     def freeze(self) -> None:
         """Stop the process without ending it."""

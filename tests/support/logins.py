@@ -236,10 +236,11 @@ class Server:
         tries: int = 6,
         banner: str = "",
         connection: Callable[[Identity], SSHService] | None = None,
+        session_id: bytes | None = SESSION,
     ) -> None:
         self.porter = porter
         self.clock = Clock()
-        self.wire = Wire()
+        self.wire = Wire(session_id)
         self.connection_service = ConnectionService()
         self.identities: list[Identity] = []
         self.refused: list[tuple[str, str, str]] = []

@@ -126,12 +126,14 @@ class Pair:
         self.chunk = chunk
         self.clock = Clock()
         self.server_ear, self.client_ear = Ear(), Ear()
+        #: Makes the service that the server starts when the client requests the login.
+        self.make_userauth: Callable[[], SSHService] = lambda: self.server_ear
         self.server = server_type(
             identification=SERVER_VERSION,
             host_keys=host_keys,
             algorithms=server_algorithms or algorithms,
             powers=server_powers,
-            userauth=lambda: self.server_ear,
+            userauth=lambda: self.make_userauth(),
             clock=self.clock,
             handshake_time=timedelta(seconds=30),
             rekey_bytes=server_rekey_bytes,
