@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import yaml
-
 from fuzz.channels import wire as w
 from tests.golden.codes import Codes
 from tests.golden.registry import scenario
 from tests.golden.scene import Scene
-
-
-def _reconfigured(scene: Scene, **settings: Any) -> None:
-    """Reload with other settings."""
-    file = scene.directory / "config.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | settings))
-    scene.proxy.reload()
-    scene.settle(3)
 
 
 @scenario
@@ -85,7 +73,7 @@ def recording_mode_changed(codes: Codes) -> Scene:
     scene.begin()
     scene.session()
     scene.ask(b"exec", w.text(b"cat"))
-    _reconfigured(scene, session_recording="proxy")
+    scene.reconfigure(session_recording="proxy")
     return scene
 
 
@@ -101,8 +89,7 @@ def role_changed(codes: Codes) -> Scene:
     scene.settle()
     scene.target.answer(True)
     scene.settle()
-    roles = {"all": {"logins": ["root"], "hosts": ["127.0.0.0/8"], "options": {"exec": False}}}
-    _reconfigured(scene, roles=roles)
+    scene.set_options(exec=False)
     return scene
 
 
@@ -113,7 +100,7 @@ def host_no_longer_allowed(codes: Codes) -> Scene:
     scene.begin()
     scene.session()
     scene.ask(b"exec", w.text(b"cat"))
-    _reconfigured(scene, roles={"all": {"logins": ["root"], "hosts": ["192.0.2.0/24"]}})
+    scene.reconfigure(roles={"all": {"logins": ["root"], "hosts": ["192.0.2.0/24"]}})
     return scene
 
 
@@ -127,8 +114,6 @@ def recordings_no_longer_shown(codes: Codes) -> Scene:
     scene.out(b"one line\n")
     (sid,) = scene.sids()
     scene.command(b"follow " + sid.encode())
-    options = {"recordings": "none"}
-    roles = {"all": {"logins": ["root"], "hosts": ["127.0.0.0/8"], "options": options}}
-    _reconfigured(scene, roles=roles)
+    scene.set_options(recordings="none")
     scene.exit()
     return scene

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import bcrypt
+import yaml
 
 from conchrec.ssh.transport import ClientTransport, ServerTransport
 from fuzz.channels import wire as w
@@ -174,6 +175,18 @@ class Scene(Stack):
         return transport
 
     # --- steps
+
+    def reconfigure(self, **settings: object) -> None:
+        """Reload with other settings."""
+        file = self.directory / "config.yaml"
+        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | settings))
+        self.proxy.reload()
+        self.settle(3)
+
+    def set_options(self, **options: object) -> None:
+        """Reload with other options of the user's role."""
+        roles = {"all": {"logins": ["root"], "hosts": ["127.0.0.0/8"], "options": options}}
+        self.reconfigure(roles=roles)
 
     def come(self, user: bytes = b"joe") -> None:
         """Connect to the proxy, and log in there."""

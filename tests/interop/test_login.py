@@ -6,7 +6,6 @@ import base64
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -18,7 +17,6 @@ from twisted.internet.protocol import Factory
 
 from conchrec.access.authorized_keys import parse_authorized_keys
 from conchrec.access.credentials import Credentials
-from conchrec.clock import Clock
 from conchrec.errors import AccessDenied, LoginRejected
 from conchrec.model import Identity
 from conchrec.ssh.agent import AgentSigner

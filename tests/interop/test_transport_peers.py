@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import asyncssh
 import paramiko
@@ -24,7 +24,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory
 
-from conchrec.clock import Clock
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, Algorithms

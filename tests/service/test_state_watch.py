@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
+from datetime import datetime
+from pathlib import Path
 
 from twisted.logger import capturedLogs
 
+from conchrec.access.lock_file import Locks
+from conchrec.audit.throttle import AuditThrottle
 from conchrec.model import Identity
-from conchrec.proxy.registry import LiveConnection
 from conchrec.service.state_watch import StateWatch
-from tests.support.context import memory_context
+from tests.support.auditlog import audit_log
+from tests.support.context import NOON, memory_context
 
 
 class Live:
-    """A connection; ``broken``: it can't be judged."""
+    """A LiveConnection without channels; ``broken``: it can't be judged."""
 
     identity = Identity(user="joe", method="publickey")
+    session_count = connection_count = target_channel_count = 0
 
     def __init__(self, *, broken: bool) -> None:
         self._broken = broken
@@ -27,17 +30,23 @@ class Live:
         if self._broken:
             raise KeyError("odd")
 
+    def recheck_expired(self, now: datetime) -> None:
+        raise NotImplementedError
+
+    def end_with_reason(self, reason: str) -> None:
+        raise NotImplementedError
+
     def drop(self) -> None:
         self.dropped += 1
 
 
-def test_ends_connection_that_cannot_be_checked() -> None:
+def test_ends_connection_that_cannot_be_checked(tmp_path: Path) -> None:
     all_live = [Live(broken=number == 3) for number in range(8)]
     context = memory_context()
     for live in all_live:
-        context.registry.add_connection(cast(LiveConnection, live))
-    nothing: Any = SimpleNamespace(revocations=SimpleNamespace(current=None))
-    watch = StateWatch(context, nothing, nothing, nothing, nothing)
+        context.registry.add_connection(live)
+    locks, log = Locks(tmp_path, lambda: NOON), audit_log(tmp_path / "audit.jsonl")
+    watch = StateWatch(context, context.services.authority, locks, AuditThrottle(log), log)
     with capturedLogs() as logged:
         watch.recheck()
     assert [live.judged for live in all_live] == [1] * 8

@@ -1,105 +1,83 @@
-"""Global requests between a user and a target, in memory: cancelled and refused ones."""
+"""Global requests between a user and a target, through the whole proxy: cancelled and refused ones."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
-from twisted.internet.defer import succeed
 
-from conchrec.access.options import SessionOptions
-from conchrec.audit import events
-from conchrec.model import Identity
-from conchrec.proxy.inner.forwarding import Forwards
-from conchrec.proxy.upstream.connection import Upstream
-from conchrec.ssh.wire import string, uint32
-from tests.support.auditlog import AuditMemory
-from tests.support.context import memory_context, root_at_web1, set_options
-from tests.support.loop import Handler, Loop
+from fuzz.channels import wire as w
+from tests.golden.codes import Codes
+from tests.golden.scene import Scene
 
-WHERE = string(b"127.0.0.1") + uint32(8080)
+WHERE = w.text(b"127.0.0.1") + w.u32(8080)
 
 
-class Stage:
-    """A user and a target, with the forwards of one connection between them."""
+class Received:
+    """The global requests that one side of a scene received, and the replies to its own."""
 
-    def __init__(self, **options: bool) -> None:
-        self.log = AuditMemory()
-        self.access = root_at_web1(
-            memory_context(audit=self.log),
-            Identity(user="joe", method="publickey"),
-            replace(SessionOptions(), **options),  # type: ignore[arg-type]
-        )
-        self.from_user, self.user, self.target, self.from_target = (Handler() for _ in range(4))
-        self.near = Loop(self.user, self.from_user)
-        self.far = Loop(self.from_target, self.target)
-        upstream = SimpleNamespace(
-            connection=self.far.left,
-            inner_settled=lambda: None,
-            when_ready=lambda: succeed(self.far.left),
-        )
-        self.forwards = Forwards(self.access, cast(Upstream, upstream))
-        self.forwards.user = self.near.right
+    def __init__(self, received: Callable[[int, bytes], None]) -> None:
+        self.requests: list[w.Request] = []
+        self.replies: list[bool] = []
+        self._received = received
 
-    def pump(self) -> None:
-        """Deliver all messages in both directions."""
-        for _ in range(3):
-            self.near.pump()
-            self.far.pump()
-            while self.from_user.requests:
-                self.forwards.request_from_user(self.from_user.requests.pop(0))
-            while self.from_target.requests:
-                self.forwards.request_from_target(self.from_target.requests.pop(0))
+    def __call__(self, number: int, payload: bytes) -> None:
+        """Note a message, and pass it on."""
+        if number == w.GLOBAL_REQUEST:
+            self.requests.append(w.Request.parse(payload))
+        elif number in (w.REQUEST_SUCCESS, w.REQUEST_FAILURE):
+            self.replies.append(number == w.REQUEST_SUCCESS)
+        self._received(number, payload)
+
+
+@contextmanager
+def connected(**options: object) -> Iterator[tuple[Scene, Received, Received]]:
+    """A user who is at the target, with these options, and what the user and the target receive."""
+    scene = Scene(Codes(), options=options)
+    try:
+        scene.begin()
+        user, target = Received(scene.client_received), Received(scene.server_received)
+        scene.client_received, scene.server_received = user, target
+        yield scene, user, target
+    finally:
+        scene.close()
 
 
 @pytest.mark.parametrize("wants_reply", [True, False])
 def test_cancels_remote_forward_that_is_no_longer_allowed(wants_reply: bool) -> None:
     """Also if the user wanted no reply."""
-    stage = Stage(remote_forwarding=True)
-    answers: list[bool] = []
-    on_reply = (lambda success, extra: answers.append(success)) if wants_reply else None
-    stage.near.left.request(b"tcpip-forward", WHERE, on_reply)
-    stage.pump()
-    (request,) = stage.target.requests
-    assert (request.name, request.extra, request.want_reply) == (b"tcpip-forward", WHERE, wants_reply)
-    request.reply(True)
-    stage.pump()
-    assert answers == [True] * wants_reply
-    stage.forwards.recheck()
-    stage.pump()
-    assert len(stage.target.requests) == 1
-    set_options(stage.access, SessionOptions())
-    stage.forwards.recheck()
-    stage.pump()
-    cancelled = stage.target.requests[-1]
-    assert (cancelled.name, cancelled.extra) == (b"cancel-tcpip-forward", WHERE)
-    event = stage.log.events[-1]
-    assert isinstance(event, events.Port) and (event.action, event.destination) == (
-        "cancel",
-        "127.0.0.1:8080",
-    )
+    with connected(remote_forwarding=True) as (scene, user, target):
+        scene.user.ask(w.Request(b"tcpip-forward", wants_reply, WHERE))
+        scene.settle()
+        assert target.requests == [w.Request(b"tcpip-forward", wants_reply, WHERE)]
+        scene.target.answer(True)
+        scene.settle()
+        assert user.replies == [True] * wants_reply
+        scene.set_options(remote_forwarding=True, exec=False)
+        assert len(target.requests) == 1
+        scene.events()
+        scene.set_options(remote_forwarding=False)
+        cancelled = target.requests[-1]
+        assert (cancelled.name, cancelled.extra) == (b"cancel-tcpip-forward", WHERE)
+        event = scene.events()[-1]
+        assert (event["event"], event["action"], event["destination"]) == ("port", "cancel", "127.0.0.1:8080")
 
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_forwards_unknown_requests_only_if_allowed(allowed: bool) -> None:
-    stage = Stage(unknown_requests=allowed)
-    answers: list[tuple[str, bool]] = []
-    for name in (b"new@example.com", b"keepalive@openssh.com"):
-        for who, connection in (("user", stage.near.left), ("target", stage.far.right)):
-            on_reply = lambda success, _, who=who: answers.append((who, success))  # noqa: E731
-            connection.request(name, b"", on_reply)
-    stage.pump()
-    for receiver in (stage.target, stage.user):
-        names = [request.name for request in receiver.requests]
-        expected = [b"new@example.com", b"keepalive@openssh.com"] if allowed else [b"keepalive@openssh.com"]
-        assert names == expected
-        for request in receiver.requests:
-            request.reply(True)
-    stage.pump()
-    assert sorted(answers) == sorted(
-        [("user", allowed), ("target", allowed), ("user", True), ("target", True)]
-    )
-    unknown = [event.sender for event in stage.log.events if isinstance(event, events.UnknownRequest)]
-    assert unknown.count("target") == 1
+    with connected(unknown_requests=allowed) as (scene, user, target):
+        for name in (b"new@example.com", b"keepalive@openssh.com"):
+            scene.user.ask(w.Request(name, True, b""))
+            scene.target.ask(w.Request(name, True, b""))
+        scene.settle()
+        for side in (user, target):
+            names = [request.name for request in side.requests]
+            assert names == [b"new@example.com"] * allowed + [b"keepalive@openssh.com"]
+        for _ in range(2):
+            scene.user.answer(True)
+            scene.target.answer(True)
+        scene.settle()
+        assert user.replies == target.replies == [allowed, True]
+        unknown = [event["sender"] for event in scene.events() if event["event"] == "request.unknown"]
+        assert unknown.count("target") == 1

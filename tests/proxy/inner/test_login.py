@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
@@ -20,11 +18,11 @@ from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy.inner.login import InnerLogin
 from conchrec.proxy.upstream.connection import Upstream
-from conchrec.proxy.upstream.prompts import Questions
 from conchrec.ssh.authenticator import PartialSuccess
 from conchrec.ssh.userauth import Challenge, Prompt
 from tests.support.auditlog import AuditMemory
 from tests.support.context import access_to_web1, memory_context, memory_settings
+from tests.support.loop import Handler
 
 OPENS = datetime(2026, 11, 27, 22, 0, tzinfo=timezone.utc)
 JOE = Identity(user="joe", method="publickey", roles=("ops", "night"), key=b"a key")
@@ -55,11 +53,10 @@ class World:
         context = memory_context(now=lambda: self.now, audit=self.log, settings=settings)
         self.access = access_to_web1(context, JOE, ("192.0.2.9",))
         self.login = InnerLogin(self.access, self.begin, say=lambda text: None)
-        self.questions = Questions(lambda: None)
-        self.login.upstream = cast(
-            Upstream,
-            SimpleNamespace(when_settled=lambda: succeed(None), questions=self.questions),
+        self.upstream = Upstream(
+            self.access, Handler(), link=None, on_banner=lambda text: None, on_lost=lambda lost: None
         )
+        self.login.upstream = self.upstream
 
     def begin(self) -> None:
         self.begun += 1
@@ -91,6 +88,7 @@ def test_needs_no_step() -> None:
     world = World(RoleOptions())
     world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
     world.now = OPENS
+    world.upstream.close()  # the login may continue
     assert world.prove().result == JOE
     assert (world.begun, world.access.denied) == (1, None)
 
@@ -99,7 +97,7 @@ def test_asks_no_own_questions_after_questions_of_target() -> None:
     """A user could not tell whose question it is; a step that is needed later ends the connection."""
     world = World(RoleOptions(require_mfa=Mfa.SESSION))
     theirs = Challenge(prompts=(Prompt(text="[web1:22] Code: "),))
-    answers = world.questions.ask(theirs)
+    answers = world.upstream.questions.ask(theirs)
     world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
     world.prove().addErrback(lambda failure: failure.trap(PartialSuccess))
     challenges: list[Challenge] = []
@@ -109,6 +107,8 @@ def test_asks_no_own_questions_after_questions_of_target() -> None:
         world.now = OPENS
         return succeed(("123456",))
 
-    world.login.keyboard_interactive("root", "", ask)
-    world.login.keyboard_interactive("root", "", ask)
+    first = world.login.keyboard_interactive("root", "", ask)
+    world.upstream.close()
+    second = world.login.keyboard_interactive("root", "", ask)
+    assert first.result == second.result == JOE
     assert challenges == [theirs] and answers.result == ("123456",)
