@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from conchrec.reasons import Reason, ReasonCode
@@ -46,6 +47,28 @@ class ConfigError(ConchrecError):
         self.path = path
         self.problem = problem
         self.line = line
+
+
+class ConfigErrors(ConchrecError):
+    """A configuration file is invalid. ``errors`` are all its problems, sorted by line."""
+
+    default_code = ReasonCode.INVALID_CONFIGURATION
+
+    def __init__(self, file: str, errors: Iterable[ConfigError]) -> None:
+        """``file`` is its path, for people."""
+        self.file = file
+        self.errors = tuple(sorted(errors, key=lambda error: (error.line or 0, error.path)))
+        count = f"{len(self.errors)} problem{'' if len(self.errors) == 1 else 's'}"
+        super().__init__(f"{count} in {file}", "\n".join(self.lines()))
+
+    def lines(self) -> Iterator[str]:
+        """One line for each problem, as compilers write them: ``config.yaml:12: roles.ops.hosts[2]: …``."""
+        for error in self.errors:
+            where = self.file if error.line is None else f"{self.file}:{error.line}"
+            yield f"{where}: {error.path}: {error.problem}" if error.path else f"{where}: {error.problem}"
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 class AccessDenied(ConchrecError):

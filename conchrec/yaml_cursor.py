@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -17,8 +17,7 @@ from typing import TypeVar
 
 import yaml
 
-from conchrec.errors import ConchrecError, ConfigError
-from conchrec.reasons import ReasonCode
+from conchrec.errors import ConfigError
 from conchrec.text import is_printable, quote
 
 _TAG = "tag:yaml.org,2002:"
@@ -34,28 +33,6 @@ _LONGEST_SHOWN = 60
 _quoted = partial(quote, limit=_LONGEST_SHOWN)
 
 _Word = TypeVar("_Word", bound=Enum)
-
-
-class ConfigErrors(ConchrecError):
-    """A configuration file is invalid. ``errors`` are all its problems, sorted by line."""
-
-    default_code = ReasonCode.INVALID_CONFIGURATION
-
-    def __init__(self, file: str, errors: Iterable[ConfigError]) -> None:
-        """``file`` is its path, for people."""
-        self.file = file
-        self.errors = tuple(sorted(errors, key=lambda error: (error.line or 0, error.path)))
-        count = f"{len(self.errors)} problem{'' if len(self.errors) == 1 else 's'}"
-        super().__init__(f"{count} in {file}", "\n".join(self.lines()))
-
-    def lines(self) -> Iterator[str]:
-        """One line for each problem, as compilers write them: ``config.yaml:12: roles.ops.hosts[2]: …``."""
-        for error in self.errors:
-            where = self.file if error.line is None else f"{self.file}:{error.line}"
-            yield f"{where}: {error.path}: {error.problem}" if error.path else f"{where}: {error.problem}"
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
 
 
 class Problems:

@@ -89,7 +89,7 @@ WALLS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Walls beside the layers: above all, ``ssh`` does not know that recording exists, and ``recording`` does not
 know that SSH exists."""
 
-BELONGS = ("conchrec.cli.ca", "conchrec.cli.recordings")
+BELONGS = ("conchrec.cli.ca", "conchrec.cli.parsers", "conchrec.cli.recordings")
 """Packages on the layer of the package that they are in."""
 
 PURE = (

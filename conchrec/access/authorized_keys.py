@@ -17,11 +17,10 @@ from datetime import datetime, timezone
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from conchrec.access.patterns import address_of, is_within, parse_network
-from conchrec.errors import ConfigError, RemoteViolation
+from conchrec.errors import ConfigError, ConfigErrors, RemoteViolation
 from conchrec.ssh.certificate import KEY_TYPES, MAX_RSA_BITS, MIN_RSA_BITS, plain_type
 from conchrec.ssh.wire import Reader
 from conchrec.text import one_line
-from conchrec.yaml_cursor import ConfigErrors
 
 MAX_COMMENT = 256
 

@@ -15,7 +15,6 @@ from conchrec.audit.chain import Head
 from conchrec.audit.files import Unreadable, log_files, oldest_first, read_lines
 from conchrec.audit.heads import NAME, AuditHeadFile
 from conchrec.audit.verify import AuditVerifier
-from conchrec.cli.argument_types import argument_type
 from conchrec.cli.rights import Rights
 from conchrec.config.loader import Config
 from conchrec.ownership import as_invoker
@@ -23,70 +22,25 @@ from conchrec.recording.format.signatures import TrustedKeys
 from conchrec.text import count_of, escape
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 OK, FAILED, USAGE = 0, 1, 64
-_DESCRIPTION = """\
-Verify the chains and signatures of the audit log: find lines that were changed,
-removed, added or moved.
-
-Without FILE it verifies the configured log and all its rotated files, also
-compressed ones (gz, bz2, xz, zst), and compares them with the heads in the state
-directory. With --key and FILE it needs no configuration: an auditor can verify
-copies on another machine with the public key STATE_DIR/recording_key.pub.
-
-A chain that is not closed gets a note: conchrec is still running, or was killed.
-docs/audit.md describes what is detected and what cannot be.
-"""
-_EPILOG = """\
-Examples:
-  conchrec audit verify
-  conchrec audit verify --key recording_key.pub audit.jsonl audit.jsonl-*.gz
-"""
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the parser of ``audit`` and of its command."""
-    parser = subparsers.add_parser("audit", help="verify the audit log")
-    parser.set_defaults(parser=parser)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    verify = commands.add_parser(
-        "verify",
-        help="find lines that were changed, removed, added or moved",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-    )
-    verify.add_argument(
-        "files", metavar="FILE", nargs="*", type=Path,
-        help="the files of one log, in any order (default: those of the configuration)",
-    )  # fmt: skip
-    verify.add_argument(
-        "--key", metavar="FILE", type=Path,
-        help="a file with the public keys (default: STATE_DIR/recording_key.pub)",
-    )  # fmt: skip
-    verify.add_argument(
-        "--head", metavar="HEAD", type=argument_type(Head.parse), action="append", default=[],
-        help="a head that you stored elsewhere (CHAIN:SEQ:DIGEST): fail if the log does not contain it",
-    )  # fmt: skip
-    verify.add_argument(
-        "--complete", action="store_true", help="fail if old lines are missing, also rotated ones"
-    )
-    verify.add_argument("--json", action="store_true", help="print JSON")
-    verify.set_defaults(command=_verify, needs_config=_needs_config, rights=_rights)
-
-
-def _needs_config(args: argparse.Namespace) -> bool:
+def needs_config(args: argparse.Namespace) -> bool:
+    """Whether the command reads the configuration."""
     return args.key is None or not args.files or getattr(args, "config", None) is not None
 
 
-def _rights(args: argparse.Namespace) -> Rights:
+def rights_of(args: argparse.Namespace) -> Rights:
     """It writes nothing; files that the command line names may belong to any account."""
     if args.files:
         return Rights.INVOKER
     return Rights.BOTH if args.key is not None else Rights.OWNER
 
 
-def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec audit verify``."""
     keys = _read_keys(config, args.key)
     # The heads first: the log may grow meanwhile.
     heads = _stored_heads(config, args.files)

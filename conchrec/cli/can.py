@@ -30,9 +30,7 @@ from conchrec.access.policy import (
     decide,
     visible_recordings,
 )
-from conchrec.access.time_windows import parse_moment
 from conchrec.ca.revocation import Revocations, Revoked
-from conchrec.cli.argument_types import argument_type
 from conchrec.clock import utc_now
 from conchrec.config.lint import has_second_factor
 from conchrec.config.loader import Config
@@ -46,7 +44,7 @@ from conchrec.state.state_file import StateFile
 from conchrec.yaml_cursor import as_written, nearest
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 YES, NO, USAGE = 0, 1, 64
 _DESTINATION = re.compile(
@@ -55,45 +53,6 @@ _DESTINATION = re.compile(
 
 Resolve = Callable[[Target], tuple[str, ...]]
 T = TypeVar("T")
-
-
-def register(subparsers: Subparsers) -> None:
-    """Add the parser of ``can``."""
-    parser = subparsers.add_parser(
-        "can",
-        help="show whether a user may log in at a target, and which rule decides",
-        usage="conchrec can USER LOGIN@HOST[:PORT] [--from ADDRESS] [--at TIME] [--command TEXT] [--json]\n"
-        "       conchrec can --who LOGIN@HOST[:PORT] [--from ADDRESS] [--at TIME] [--json]",
-        description="Show the decision of the policy, the rule, its line in the configuration, and the\n"
-        "options that apply. The exit code is 0 for yes and 1 for no. It only asks DNS;\n"
-        "it connects to no host.",
-        epilog="Examples:\n"
-        "  conchrec can joe root@web1\n"
-        "  conchrec can joe root@web1:2222 --from 10.0.0.7 --command 'systemctl restart nginx'\n"
-        "  conchrec can --who root@web1\n",
-    )
-    parser.add_argument("user", metavar="USER", nargs="?", help="the name of the user in the configuration")
-    parser.add_argument(
-        "destination", metavar="LOGIN@HOST[:PORT]", type=parse_destination, nargs="?",
-        help="the account, and the host as users name it (port 22 by default)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--who", metavar="LOGIN@HOST[:PORT]", type=parse_destination,
-        help="list all users who may log in there",
-    )  # fmt: skip
-    parser.add_argument(
-        "--from", dest="source", metavar="ADDRESS", type=_address,
-        help="the address of the user, for roles that have a source",
-    )  # fmt: skip
-    parser.add_argument(
-        "--at", metavar="TIME", type=argument_type(parse_moment),
-        help="the time of the login, like '2026-12-24 23:00 Europe/Berlin' (default: now)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--command", dest="run", metavar="TEXT", help="also decide whether the user may run this command"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command=_command, parser=parser)
 
 
 def parse_destination(text: str) -> tuple[str, Target]:
@@ -107,7 +66,8 @@ def parse_destination(text: str) -> tuple[str, Target]:
     return match["login"], target
 
 
-def _address(text: str) -> str:
+def parse_source(text: str) -> str:
+    """The address of ``--from``. Raises ArgumentTypeError."""
     if address_of(text) is None:
         raise argparse.ArgumentTypeError(f"invalid address {text!r}: must be an IP address, like 10.0.0.7")
     return text
@@ -122,7 +82,8 @@ def resolve_target(target: Target) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(address[0]) for *_, address in answers))
 
 
-def _command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_can(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec can``: check which arguments were given, and call ``command``."""
     if (args.who is None) == (args.destination is None):
         args.parser.print_usage(err)
         print("conchrec can: give USER and LOGIN@HOST, or --who LOGIN@HOST", file=err)

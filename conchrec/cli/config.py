@@ -10,36 +10,19 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 
 from conchrec.access.patterns import HostPattern
-from conchrec.cli.rights import Rights
 from conchrec.clock import utc_now
 from conchrec.config.lint import warnings
-from conchrec.config.loader import Config, ConfigErrors
+from conchrec.config.loader import Config
 from conchrec.config.model import TargetRule
-from conchrec.errors import ConfigError
+from conchrec.errors import ConfigError, ConfigErrors
 from conchrec.model import Target
 from conchrec.ssh.known_hosts import KnownHosts
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 #: Endpoints that use sockets of the future process: they cannot be tested here.
 _INHERITED = ("systemd:", "haproxy:systemd", "fd:", "haproxy:fd")
-
-
-def register(subparsers: Subparsers) -> None:
-    """Add the parser of ``config`` and of its command."""
-    parser = subparsers.add_parser("config", help="check the configuration")
-    parser.set_defaults(parser=parser)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    check = commands.add_parser(
-        "check",
-        help="print every error and warning; exit 0 or 78",
-        description="Read the configuration and all files that it names. Print every error with its line\n"
-        "and setting, then exit with 78; or print warnings about probable mistakes, and\n"
-        "exit with 0. A running proxy is not changed: to reload it, send it SIGHUP.",
-        epilog="Example:\n  conchrec config check -c /etc/conchrec/config.yaml\n",
-    )
-    check.set_defaults(command=command, rights=Rights.INVOKER)
 
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:

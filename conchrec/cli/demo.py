@@ -28,7 +28,7 @@ from conchrec.reasons import ReasonCode
 from conchrec.text import one_line
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 #: The programs of OpenSSH that the demo runs.
 CLIENT = ("ssh", "ssh-keygen", "ssh-agent", "ssh-add")
@@ -45,28 +45,6 @@ class DemoFailed(ConchrecError):
     """The demo cannot continue; the text says why."""
 
     default_code = ReasonCode.DEMO_FAILED
-
-
-def register(subparsers: Subparsers) -> None:
-    """Add the parser of ``demo``."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="run a complete example on this machine, and remove it afterwards",
-        description="Start a target and the proxy on this machine, log in through the proxy, and show\n"
-        "the audit log and the recording. It takes a minute and needs no configuration.",
-        epilog="Examples:\n"
-        "  conchrec demo                              a shell; leave it with exit\n"
-        "  conchrec demo --keep /tmp/demo uptime      one command; keep all files\n",
-    )
-    parser.add_argument(
-        "--keep", metavar="DIR", type=Path,
-        help="keep keys, configuration, audit log and recordings in this new directory",
-    )  # fmt: skip
-    parser.add_argument(
-        "remote", metavar="COMMAND", nargs=argparse.REMAINDER,
-        help="the command to run at the target (default: a shell)",
-    )  # fmt: skip
-    parser.set_defaults(command=demo, needs_config=False)
 
 
 def demo(config: object, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:

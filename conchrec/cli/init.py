@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from conchrec.cli.parsers.init import CLUSTER_NAME
 from conchrec.config.loader import Config
 from conchrec.files import write_atomic
 from conchrec.keys import open_in
@@ -16,7 +16,7 @@ from conchrec.model import parse_host_and_port
 from conchrec.ownership import act_as, foreign_owner
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 DONE, NO = 0, 1
 
@@ -80,28 +80,6 @@ Next steps:
 """
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the parser of ``init``."""
-    parser = subparsers.add_parser(
-        "init",
-        help="create a state directory with keys, and a configuration file",
-        description="Create a directory with the keys of both certificate authorities, the host key of the\n"
-        "proxy, and a configuration file. An existing configuration file is not changed.",
-        epilog="Example:\n"
-        "  conchrec init /etc/conchrec --cluster example.com --public-address proxy.example.com:3023\n",
-    )
-    parser.add_argument("directory", metavar="DIR", type=Path, help="the directory to create")
-    parser.add_argument(
-        "--cluster", metavar="NAME", type=_cluster,
-        help="the name of the proxy in its certificates: cluster_name (default: the name of this host)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--public-address", metavar="HOST[:PORT]", type=_public,
-        help="the address by which users reach the proxy (default: the name of this host, port 3023)",
-    )  # fmt: skip
-    parser.set_defaults(command=command, needs_config=False)
-
-
 def command(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     """Create what is missing in the directory, and print the next steps."""
     directory = Path(os.path.abspath(args.directory))
@@ -112,7 +90,7 @@ def command(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
         print(f"conchrec: {path} already exists and was not changed; choose another directory", file=err)
         return NO
     host = socket.gethostname()
-    cluster = args.cluster or (host if _CLUSTER.fullmatch(host) else "conchrec")
+    cluster = args.cluster or (host if CLUSTER_NAME.fullmatch(host) else "conchrec")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError:
@@ -130,18 +108,8 @@ def command(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
     return DONE
 
 
-_CLUSTER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
-
-
-def _cluster(text: str) -> str:
-    if not _CLUSTER.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"invalid name {text!r}: use letters, digits, dots, _ and -, like example.com"
-        )
-    return text
-
-
-def _public(text: str) -> str:
+def parse_public_address(text: str) -> str:
+    """The address of ``--public-address``. Raises ArgumentTypeError."""
     if parse_host_and_port(text) is None:
         raise argparse.ArgumentTypeError(
             f"invalid address {text!r}: must be HOST or HOST:PORT, like proxy.example.com:3023"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.access.host_rules import rule_for
@@ -17,7 +16,6 @@ from conchrec.access.login_names import USER, is_usable
 from conchrec.access.patterns import HostPattern, address_of
 from conchrec.audit import events as audit_events
 from conchrec.audit.open import audit_once
-from conchrec.cli.argument_types import argument_type, duration
 from conchrec.cli.can import resolve_target
 from conchrec.cli.rights import account
 from conchrec.clock import utc_now
@@ -29,75 +27,25 @@ from conchrec.recording.format.session_id import LENGTH, is_session_id
 from conchrec.yaml_cursor import nearest
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 DONE, NO, USAGE = 0, 1, 64
-_LONGEST_REASON = 200
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the parsers of ``lock``, ``unlock`` and ``locks``."""
-    lock = subparsers.add_parser(
-        "lock",
-        help="lock a user, a target, a login or a session: end sessions and refuse new ones",
-        description="Refuse new logins of a user, at a target or as a login, and end the sessions that\n"
-        "are open. A lock of a session ends that session. A running proxy applies it\n"
-        "immediately.",
-        epilog="Examples:\n"
-        "  conchrec lock --user joe --for 2h --reason 'stolen laptop'\n"
-        "  conchrec lock --target 'db*.example.com'\n"
-        "  conchrec lock --session 06c5mghfba7faxgaqvzpe16264\n",
-    )
-    _add_names(lock, _parse_name)
-    lock.add_argument(
-        "--for", dest="ttl", type=duration, metavar="DURATION",
-        help="how long, like 30m, 2h or 7d (default: until conchrec unlock)",
-    )  # fmt: skip
-    lock.add_argument(
-        "--reason", type=_reason, default="", metavar="TEXT", help="the reason; the locked users read it"
-    )
-    lock.add_argument(
-        "--name-only", action="store_true",
-        help="with --target NAME: do not lock the addresses that the name has now",
-    )  # fmt: skip
-    lock.set_defaults(command=_lock, parser=lock)
-    unlock = subparsers.add_parser(
-        "unlock", help="remove a lock", epilog="Example:\n  conchrec unlock --user joe\n"
-    )
-    _add_names(unlock, _parse_stored_name)
-    unlock.set_defaults(command=_unlock)
-    locks = subparsers.add_parser("locks", help="list the locks")
-    locks.add_argument("--json", action="store_true", help="print JSON")
-    locks.set_defaults(command=_list)
+def parse_stored_name(kind: str, text: str) -> str:
+    """A name that a lock of this kind may have, also an old one. Raises ValueError."""
+    return check_name(LockKind(kind), text.lower() if kind == LockKind.TARGET.value else text)
 
 
-def _add_names(parser: argparse.ArgumentParser, parse: Callable[[LockKind, str], str]) -> None:
-    subject = parser.add_mutually_exclusive_group(required=True)
-    for kind, metavar, help_text in (
-        (LockKind.USER, "NAME", "a user: all connections of this user"),
-        (LockKind.TARGET, "HOST", "a target: a host name, a pattern like 'db*', an address or a network"),
-        (LockKind.LOGIN, "NAME", "an account at all targets: a name, or a pattern with * and ?"),
-        (LockKind.SESSION, "ID", "one session: its ID as in conchrec recordings ls"),
-    ):
-        subject.add_argument(
-            f"--{kind.value}", metavar=metavar, type=argument_type(partial(parse, kind)), help=help_text
-        )
-
-
-def _parse_stored_name(kind: LockKind, text: str) -> str:
-    """A name that a lock may have, also an old one. Raises ValueError."""
-    return check_name(kind, text.lower() if kind is LockKind.TARGET else text)
-
-
-def _parse_name(kind: LockKind, text: str) -> str:
+def parse_name(kind: str, text: str) -> str:
     """A name that can match something. Raises ValueError."""
-    name = _parse_stored_name(kind, text)
-    if kind is LockKind.SESSION and not is_session_id(name):
+    name = parse_stored_name(kind, text)
+    if kind == LockKind.SESSION.value and not is_session_id(name):
         raise ValueError(
             f"invalid session ID {text!r}: must be {LENGTH} letters and digits; list the IDs of live sessions"
             " with: conchrec recordings ls --live"
         )
-    if kind is LockKind.LOGIN and not is_usable(name.replace(USER, "u")):
+    if kind == LockKind.LOGIN.value and not is_usable(name.replace(USER, "u")):
         raise ValueError(f"invalid login {text!r}: an account name has no spaces, no / and no :")
     return name
 
@@ -106,15 +54,8 @@ def _subject_of(args: argparse.Namespace) -> tuple[LockKind, str]:
     return next((kind, str(name)) for kind in LockKind if (name := getattr(args, kind.value)) is not None)
 
 
-def _reason(text: str) -> str:
-    if not text.isprintable() or len(text) > _LONGEST_REASON:
-        raise argparse.ArgumentTypeError(
-            f"invalid reason: must be one line of at most {_LONGEST_REASON} printable characters"
-        )
-    return text.strip()
-
-
-def _lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec lock``."""
     kind, name = _subject_of(args)
     if args.name_only and kind is not LockKind.TARGET:
         args.parser.print_usage(err)
@@ -176,7 +117,8 @@ def _lock_event(lock: Lock) -> audit_events.LockCreate:
     )
 
 
-def _unlock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_unlock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec unlock``."""
     kind, name = _subject_of(args)
     if Locks(config.state_dir, utc_now).remove(kind, name) is None:
         print(f"conchrec: {kind.value} {name} is not locked; list the locks with: conchrec locks", file=err)
@@ -200,7 +142,8 @@ def _audit(config: Config, events: Sequence[audit_events.AuditEvent], err: TextI
     return DONE
 
 
-def _list(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_list(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec locks``."""
     now = utc_now()
     locks = [lock for lock in Locks(config.state_dir, utc_now).current if lock.holds(now)]
     if args.json:

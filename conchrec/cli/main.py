@@ -1,7 +1,9 @@
 """``conchrec``: parses the command line, loads the configuration and runs the command.
 
 Exit codes: 0 done, 1 the answer is no or the command failed, 64 usage, 78 configuration. Each command is a
-module with ``register(subparsers)``, which adds a parser. The parser's defaults are:
+module of ``cli.parsers`` with ``register(subparsers)``, which adds a parser, and a function that runs it, in
+a module that is imported only then (``LateFunction``): most of the time of a command that does little is
+that of its imports. The parser's defaults are:
 
 - ``command``: a function of the configuration, the parsed arguments, standard output and standard error. It
   returns the exit code.
@@ -25,12 +27,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import conchrec
 from conchrec.cli.rights import Rights, apply_rights
-from conchrec.config import loader
-from conchrec.errors import ConchrecError, ConfigError
-from conchrec.service.process import keep_secrets
-from conchrec.text import escape, one_line
 
 if TYPE_CHECKING:
+    from conchrec.config.loader import Config
+
     Subparsers = argparse._SubParsersAction["Parser"]
     """The argument of ``register``: a module adds its parser with ``add_parser``."""
 
@@ -41,18 +41,16 @@ _MODULES = {
     "init": "init",
     "config": "config",
     "ssh-config": "ssh_config",
-    "ca": "ca.command",
+    "ca": "ca",
     "can": "can",
     "lock": "lock",
     "unlock": "lock",
     "locks": "lock",
     "passwd": "passwd",
-    "recordings": "recordings.command",
+    "recordings": "recordings",
     "audit": "audit",
 }
-"""The module of each command. Only the requested one is imported, because some imports are slow."""
-
-Command = Callable[[loader.Config | None, argparse.Namespace, TextIO, TextIO], int]
+"""The module of each command in ``cli.parsers``. Only the requested one is imported."""
 
 _DESCRIPTION = """\
 conchrec is an SSH proxy that records sessions. These commands manage it;
@@ -93,13 +91,11 @@ def run() -> None:
     """Run the console script ``conchrec`` with the arguments of the process, and exit."""
     # Most commands end before garbage matters: collecting it took a sixth of the time of a long listing.
     gc.set_threshold(100_000)
-    # Some commands have the keys of the authorities in memory.
-    keep_secrets()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        status = main(sys.argv[1:], sys.stdout, sys.stderr)
+        status = main(sys.argv[1:], sys.stdout, sys.stderr, prepare=_prepare)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the pipe has ended; the interpreter's own flush at exit must not fail.
@@ -111,8 +107,18 @@ def run() -> None:
     sys.exit(status)
 
 
-def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
-    """Run the command that the arguments name, and return its exit code."""
+def _prepare() -> None:
+    # Some commands have the keys of the authorities in memory.
+    from conchrec.service.process import keep_secrets
+
+    keep_secrets()
+
+
+def main(argv: Sequence[str], out: TextIO, err: TextIO, *, prepare: Callable[[], None] = lambda: None) -> int:
+    """Run the command that the arguments name, and return its exit code.
+
+    ``prepare`` is called before the command, but not for help and wrong arguments.
+    """
     parser = _parser(argv)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -122,10 +128,18 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     if args.version:
         print(f"conchrec {conchrec.__version__}", file=out)
         return DONE
-    command: Command | None = getattr(args, "command", None)
-    if command is None:
+    if not hasattr(args, "command"):
         args.parser.print_help(err)
         return USAGE
+    prepare()
+    return _run(args, out, err)
+
+
+def _run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    from conchrec.errors import ConchrecError, ConfigError, ConfigErrors
+    from conchrec.text import escape, one_line
+
+    command: Callable[[Config | None, argparse.Namespace, TextIO, TextIO], int] = args.command
     try:
         needed: bool | Callable[[argparse.Namespace], bool] = args.needs_config
         config = _load_config(args) if needed is True or (callable(needed) and needed(args)) else None
@@ -133,7 +147,7 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
             rights: Rights | Callable[[argparse.Namespace], Rights] = args.rights
             apply_rights(config, rights(args) if callable(rights) else rights)
         return command(config, args, out, err)
-    except loader.ConfigErrors as errors:
+    except ConfigErrors as errors:
         print(errors, file=err)
         return CONFIGURATION
     except ConfigError as error:
@@ -157,12 +171,15 @@ def _parser(argv: Sequence[str]) -> Parser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     names = argv[:1] if argv and argv[0] in _MODULES else _MODULES
     for module in dict.fromkeys(_MODULES[name] for name in names):
-        importlib.import_module(f"conchrec.cli.{module}").register(subparsers)
+        importlib.import_module(f"conchrec.cli.parsers.{module}").register(subparsers)
     return parser
 
 
-def _load_config(args: argparse.Namespace) -> loader.Config:
+def _load_config(args: argparse.Namespace) -> Config:
     """The configuration of ``-c``, or of the first default file that exists. Raises ConfigErrors."""
+    from conchrec.config import loader
+    from conchrec.errors import ConfigError, ConfigErrors
+
     path: Path | None = getattr(args, "config", None)
     if path is None:
         path = next((default for default in loader.DEFAULT_FILES if default.is_file()), None)
@@ -172,5 +189,5 @@ def _load_config(args: argparse.Namespace) -> loader.Config:
             f"no configuration file: {missing} do not exist; name one with -c FILE, or create one with:"
             " conchrec init DIR"
         )
-        raise loader.ConfigErrors("conchrec", [ConfigError("", problem)])
+        raise ConfigErrors("conchrec", [ConfigError("", problem)])
     return loader.load(path)

@@ -22,7 +22,7 @@ from conchrec.config.loader import Config
 from conchrec.yaml_cursor import nearest
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 DONE, NO = 0, 1
 #: A shorter password is accepted, with a warning.
@@ -33,27 +33,6 @@ QUIET = 4
 #: The width of a terminal that does not report one.
 COLUMNS = 80
 _BLACK_ON_WHITE, _PLAIN = "\x1b[0;30;107m", "\x1b[0m"
-
-
-def register(subparsers: Subparsers) -> None:
-    """Add the parser of ``passwd``."""
-    parser = subparsers.add_parser(
-        "passwd",
-        help="print the configuration lines for a user's password or one-time codes",
-        description="Ask for a password, or read the first line of standard input, and print the lines to\n"
-        "add to the user in the configuration. The configuration is not changed.",
-        epilog="Examples:\n  conchrec passwd joe --totp\n  conchrec passwd joe --totp-only > joe.yaml\n",
-    )
-    parser.add_argument("user", metavar="USER", help="the name of the user")
-    parser.add_argument(
-        "--totp", action="store_true",
-        help="also create a secret for an authenticator app; its codes are the second factor",
-    )  # fmt: skip
-    parser.add_argument(
-        "--totp-only", action="store_true",
-        help="create only the secret: the user logs in with a key and a code, without a password",
-    )  # fmt: skip
-    parser.set_defaults(command=command)
 
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:

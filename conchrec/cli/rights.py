@@ -9,10 +9,10 @@ import argparse
 import pwd
 from collections.abc import Callable
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from conchrec.config.loader import Config
-from conchrec.ownership import INVOKER_UID, act_as, foreign_owner
-from conchrec.service.preload import all_may_import, load_all
+if TYPE_CHECKING:
+    from conchrec.config.loader import Config
 
 #: No command uses these, and importing them is slow.
 NOT_LOADED = ("conchrec.proxy", "conchrec.web", "conchrec.service", "conchrec.tap", "conchrec.cli.demo")
@@ -28,6 +28,8 @@ class Rights(Enum):
 
 def account() -> str:
     """The name of the account that started the command."""
+    from conchrec.ownership import INVOKER_UID
+
     try:
         return pwd.getpwuid(INVOKER_UID).pw_name
     except KeyError:
@@ -48,6 +50,9 @@ def apply_rights(config: Config, rights: Rights) -> None:
 
     Raises CannotActAsOwner.
     """
+    from conchrec.ownership import act_as, foreign_owner
+    from conchrec.service.preload import all_may_import, load_all
+
     if rights is Rights.INVOKER:
         return
     # Recordings may have been copied to another machine, without the state directory.

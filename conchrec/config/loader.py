@@ -43,10 +43,10 @@ from conchrec.config.model import (
     Web,
 )
 from conchrec.config.roles import read_grants, read_hosts, read_networks, read_roles
-from conchrec.errors import ConfigError
+from conchrec.errors import ConfigError, ConfigErrors
 from conchrec.model import MAX_PORT, parse_host_and_port
 from conchrec.recording.storage.recipients import parse_recipient
-from conchrec.yaml_cursor import ConfigErrors, Problems, Section, YamlText, read
+from conchrec.yaml_cursor import Problems, Section, YamlText, read
 
 __all__ = [
     "AgentProbe", "Audit", "Config", "ConfigErrors", "ConfiguredUser", "InnerAuth", "Limits", "Mode",

@@ -10,8 +10,9 @@ from twisted.python.failure import Failure
 
 from conchrec.audit import events
 from conchrec.config.changes import changed, effective, waits
-from conchrec.config.loader import ConfigErrors, load
+from conchrec.config.loader import load
 from conchrec.config.model import Config
+from conchrec.errors import ConfigErrors
 from conchrec.proxy.context import ProxyContext, Settings
 from conchrec.threads import InThread
 

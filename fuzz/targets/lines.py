@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 
 from conchrec.access.authorized_keys import matches_source, parse_authorized_keys
-from conchrec.errors import ConfigError
+from conchrec.errors import ConfigError, ConfigErrors
 from conchrec.model import Target as Place
 from conchrec.ssh.certificate import KEY_TYPES
 from conchrec.ssh.host_key_check import HostTrust
 from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.wire import string
-from conchrec.yaml_cursor import ConfigErrors
 from fuzz.limits import Broken
 from fuzz.scratch import scratch
 from fuzz.target import Each, Target

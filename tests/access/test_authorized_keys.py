@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from twisted.conch.ssh.keys import Key
 
 from conchrec.access.authorized_keys import AuthorizedKey, matches_source, parse_authorized_keys
+from conchrec.errors import ConfigErrors
 from conchrec.ssh.wire import string
-from conchrec.yaml_cursor import ConfigErrors
 from tests.support.logins import KINDS, key, user_certificate
 
 

@@ -15,7 +15,9 @@ from conchrec.access.lock_file import Locks
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import SessionOptions
 from conchrec.ca.revocation import Revocations, Revoked
-from conchrec.cli.can import NO, YES, command, parse_destination, register, resolve_target
+from conchrec.cli.can import NO, YES, command, parse_destination, resolve_target
+from conchrec.cli.main import Parser
+from conchrec.cli.parsers.can import register
 from conchrec.config import loader
 from conchrec.model import Target
 
@@ -38,8 +40,8 @@ targets:
 
 class CanCommand:
     def __init__(self, *argv: str, addresses: tuple[str, ...] = (), text: str = TEXT) -> None:
-        parser = argparse.ArgumentParser()
-        register(parser.add_subparsers())  # type: ignore[arg-type]
+        parser = Parser()
+        register(parser.add_subparsers())
         words = list(argv)
         if len(words) == 3 and not words[1].startswith("-") and not words[2].startswith("-"):
             words.insert(2, "--from")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import conchrec
 from conchrec.cli.main import main
+from conchrec.cli.parsers.arguments import LateFunction
 from conchrec.config import loader
+from tests.docs.commands import parsers
 
 GOOD = "users: {joe: {roles: [ops]}}\nroles: {ops: {logins: [root], hosts: [10.0.0.0/8]}}\n"
 
@@ -82,6 +86,48 @@ def test_rejects_wrong_arguments(command: Command, argv: list[str]) -> None:
     assert command(*argv) == 64
     assert command.out == ""
     assert command.err.startswith("usage: conchrec")
+
+
+# -- what is imported
+
+IMPORTS = """
+import io, json, sys
+before = set(sys.modules)
+from conchrec.cli.main import main
+for argv in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    status = main(argv, out, err)
+    assert status in (0, 1, 64), (argv, status, out.getvalue(), err.getvalue())
+print(*sorted({name.partition(".")[0] for name in sys.modules.keys() - before}))
+"""
+
+
+def packages(*commands: Sequence[str], directory: Path | None = None) -> set[str]:
+    """The packages that are not of Python and not ours, and that a new process imports for the commands."""
+    argv = [sys.executable, "-c", IMPORTS, json.dumps(commands)]
+    result = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=directory)
+    imported = set(result.stdout.split())
+    assert "argparse" in imported and "conchrec" in imported
+    return imported - sys.stdlib_module_names - {"conchrec"}
+
+
+def test_help_imports_only_python() -> None:
+    helps = [[*parser.prog.split()[1:], "--help"] for parser in parsers()]
+    assert ["recordings", "ls", "--help"] in helps
+    assert packages(["--help"], ["--version"], *helps, ["recordings", "nix"], ["ca", "revoke"]) == set()
+
+
+def test_functions_of_parsers_exist() -> None:
+    references = set()
+    for parser in parsers():
+        types = [getattr(action.type, "__closure__", None) or () for action in parser._actions]
+        values = [*parser._defaults.values(), *(action.type for action in parser._actions)]
+        values += [cell.cell_contents for cells in types for cell in cells]
+        functions = [getattr(value, "func", value) for value in values]
+        references |= {function for function in functions if isinstance(function, LateFunction)}
+    assert len({function.reference for function in references}) > 30
+    for function in references:
+        assert callable(function.load()), function.reference
 
 
 # -- the configuration

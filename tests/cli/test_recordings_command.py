@@ -15,7 +15,8 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from conchrec.cli.main import main
-from conchrec.cli.recordings.common import DONE, NO, moment
+from conchrec.cli.parsers.arguments import moment
+from conchrec.cli.recordings.common import DONE, NO
 from conchrec.cli.recordings.find import listing, show
 from conchrec.cli.recordings.view import export, follow, play, text
 from conchrec.model import SessionInfo, Target

@@ -33,7 +33,8 @@ from conchrec.config.model import (
     Web,
 )
 from conchrec.config.roles import DENY, OPTIONS, ROLE
-from conchrec.yaml_cursor import ConfigErrors, Section, as_written
+from conchrec.errors import ConfigErrors
+from conchrec.yaml_cursor import Section, as_written
 from tests.docs import markdown
 from tests.docs.attribute_docs import AttributeDoc, attribute_docs
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.audit import events
 from conchrec.ca.authority import Authority, CaKind
 from conchrec.ca.revocation import Revoked
 from conchrec.cli.ca.common import DONE, CommandFailed, audit, open_and_report, read_blob, write_file
-from conchrec.cli.rights import Rights, rights_for_files
 from conchrec.config.loader import Config
 from conchrec.ssh.certificate import (
     KEY_TYPES,
@@ -23,60 +20,11 @@ from conchrec.ssh.certificate import (
 from conchrec.yaml_cursor import nearest
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 
-def register(commands: Subparsers) -> None:
-    """Add the parsers of ``revoke`` and ``krl``."""
-    revoke = commands.add_parser(
-        "revoke",
-        help="revoke a certificate, a key or a user",
-        description="Revoke a certificate, a key or a user. The proxy refuses it at once. Targets refuse\n"
-        "it when they have the new list: conchrec ca krl.",
-        epilog="Examples:\n  conchrec ca revoke --key stolen.pub\n  conchrec ca revoke --user joe --undo\n",
-    )
-    subject = revoke.add_mutually_exclusive_group(required=True)
-    subject.add_argument(
-        "--serial",
-        type=_serial,
-        metavar="N",
-        help="the certificate of our authorities with this serial number",
-    )
-    subject.add_argument("--key-id", type=_name, metavar="ID", help="all certificates with this key ID")
-    subject.add_argument(
-        "--key",
-        type=Path,
-        metavar="FILE",
-        help="a public key; if FILE is a certificate, only this certificate is revoked",
-    )
-    subject.add_argument("--user", type=_name, metavar="NAME", help="every login of this user, by any method")
-    revoke.add_argument("--undo", action="store_true", help="remove the revocation")
-    revoke.set_defaults(command=_revoke, rights=rights_for_files("key"))
-
-    krl = commands.add_parser(
-        "krl",
-        help="write a list of everything that is revoked, for sshd's RevokedKeys",
-        description="Write a key revocation list (KRL). Copy it to each target and name it in\n"
-        "sshd_config as RevokedKeys. The proxy itself needs no list.",
-        epilog="Example:\n  conchrec ca krl --out revoked.krl\n",
-    )
-    krl.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
-    krl.set_defaults(command=_krl, rights=Rights.BOTH)
-
-
-def _name(text: str) -> str:
-    if not text or not text.isprintable() or len(text) > 256:
-        raise argparse.ArgumentTypeError(f"invalid name {text!r}: must be 1 to 256 printable characters")
-    return text
-
-
-def _serial(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,19}", text) or not 0 < int(text) < 2**63:
-        raise argparse.ArgumentTypeError(f"invalid serial number {text!r}: must be a number from 1 on")
-    return int(text)
-
-
-def _revoke(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_revoke(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec ca revoke``."""
     authority = open_and_report(config, err)
     kind, name, revoked = _parse_revocation(args, authority)
     if args.user is not None and args.user not in config.users:
@@ -125,7 +73,8 @@ def _parse_revocation(args: argparse.Namespace, authority: Authority) -> tuple[s
     return "serial", str(certificate.serial), Revoked(serials=frozenset({certificate.serial}))
 
 
-def _krl(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_krl(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec ca krl``."""
     authority = open_and_report(config, err)
     write_file(args.out, authority.krl(), 0o644)
     print(

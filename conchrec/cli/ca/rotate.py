@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.audit import events
 from conchrec.ca.authority import CaKind
 from conchrec.ca.rotation import RotationPhase, RotationStep
 from conchrec.cli.ca.common import DONE, CommandFailed, audit, describe_key, open_and_report, read_public_key
-from conchrec.cli.rights import rights_for_files
 from conchrec.config.loader import Config
 from conchrec.ssh.certificate import (
     fingerprint,
 )
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 
-def register(commands: Subparsers) -> None:
-    """Add the parser of ``rotate``."""
-    rotate = commands.add_parser(
-        "rotate",
-        help="replace the key of an authority, in phases",
-        description="Replace the key of an authority while everything continues to work:\n"
-        "  init      create a new key; it is trusted, but does not sign yet\n"
-        "  update    the new key signs; the old one is still trusted\n"
-        "  finish    remove the key that does not sign\n"
-        "  rollback  let the old key sign again\n"
-        "Each phase prints what to do before the next one.",
-        epilog="Example:\n  conchrec ca rotate --type user --phase init\n",
-    )
-    rotate.add_argument(
-        "--type", choices=("user", "host"), required=True, help="the authority: of users or of hosts"
-    )
-    rotate.add_argument(
-        "--phase", choices=[step.value for step in RotationStep], required=True, help="the next phase"
-    )
-    rotate.add_argument(
-        "--public-key", type=Path, metavar="FILE",
-        help="with ca_agent and --phase init: the public key of the new key in the agent",
-    )  # fmt: skip
-    rotate.set_defaults(command=_rotate, rights=rights_for_files("public_key"))
-
-
-def _rotate(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_rotate(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec ca rotate``."""
     ca, step = CaKind(args.type), RotationStep(args.phase)
     public: bytes | None = None
     if args.public_key is not None:

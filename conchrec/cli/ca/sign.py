@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -13,7 +11,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from conchrec.audit import events
 from conchrec.ca.authority import public_line
-from conchrec.cli.argument_types import duration
 from conchrec.cli.ca.common import (
     DONE,
     CommandFailed,
@@ -23,7 +20,6 @@ from conchrec.cli.ca.common import (
     read_public_key,
     write_file,
 )
-from conchrec.cli.rights import Rights
 from conchrec.config.loader import Config
 from conchrec.ssh.certificate import (
     Certificate,
@@ -33,88 +29,11 @@ from conchrec.ssh.wire import string
 from conchrec.yaml_cursor import nearest
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 
-_NAMES = re.compile(r"[^\s,]+(,[^\s,]+)*")
-
-
-HOST_TTL = timedelta(days=90)
-
-
-USER_TTL = timedelta(hours=12)
-
-
-def register(commands: Subparsers) -> None:
-    """Add the parsers of ``sign-host`` and ``sign-user``."""
-    _register_sign_host(commands)
-    _register_sign_user(commands)
-
-
-def _register_sign_host(commands: Subparsers) -> None:
-    host = commands.add_parser(
-        "sign-host",
-        help="sign a host certificate for a target",
-        description="Sign a host certificate. It contains every name by which users reach the target.\n"
-        "Without --public-key a new host key is created: FILE and FILE.pub.",
-        epilog="Example:\n"
-        "  conchrec ca sign-host --host web1,web1.example.com --out web1 \\\n"
-        "      --public-key ssh_host_ed25519_key.pub\n",
-    )
-    host.add_argument(
-        "--host", type=_names, required=True, metavar="NAME[,NAME…]", help="all names of the target"
-    )
-    host.add_argument(
-        "--out", type=Path, required=True, metavar="FILE",
-        help="write the certificate to FILE-cert.pub (and a new key to FILE and FILE.pub)",
-    )  # fmt: skip
-    host.add_argument(
-        "--public-key", type=Path, metavar="FILE",
-        help="the target's public host key (default: create a new key)",
-    )  # fmt: skip
-    host.add_argument(
-        "--ttl", type=duration, default=HOST_TTL, metavar="DURATION", help="its validity (default: 90d)"
-    )
-    host.add_argument("--force", action="store_true", help="replace existing files")
-    host.set_defaults(command=_sign_host, rights=Rights.BOTH)
-
-
-def _register_sign_user(commands: Subparsers) -> None:
-    user = commands.add_parser(
-        "sign-user",
-        help="sign a user certificate for a public key",
-        description="Sign a user certificate. With it the user can log in at every target that trusts\n"
-        "the user CA, also without the proxy.",
-        epilog="Example:\n  conchrec ca sign-user --user joe --login root,ubuntu --public-key joe.pub\n",
-    )
-    user.add_argument(
-        "--user", required=True, metavar="NAME", help="the user: becomes the key ID of the certificate"
-    )
-    user.add_argument(
-        "--login", type=_names, required=True, metavar="NAME[,NAME…]",
-        help="the account names at the targets (principals)",
-    )  # fmt: skip
-    user.add_argument("--public-key", type=Path, required=True, metavar="FILE", help="the user's public key")
-    user.add_argument(
-        "--ttl", type=duration, default=USER_TTL, metavar="DURATION", help="its validity (default: 12h)"
-    )
-    user.add_argument(
-        "--out", type=Path, metavar="FILE",
-        help="write the certificate to FILE (default: next to the key: k-cert.pub for k.pub)",
-    )  # fmt: skip
-    user.add_argument("--force", action="store_true", help="replace an existing file")
-    user.set_defaults(command=_sign_user, rights=Rights.BOTH)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    if not _NAMES.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"invalid names {text!r}: must be names separated by commas, without spaces"
-        )
-    return tuple(text.split(","))
-
-
-def _sign_host(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_sign_host(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec ca sign-host``."""
     if patterns := [name for name in args.host if set(name) & set("*?[]")]:
         raise CommandFailed(
             f"invalid host name {patterns[0]}: OpenSSH before 10.3 accepts no patterns in a host certificate;"
@@ -153,7 +72,8 @@ def _sign_host(config: Config, args: argparse.Namespace, out: TextIO, err: TextI
     return DONE
 
 
-def _sign_user(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_sign_user(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec ca sign-user``."""
     authority = open_and_report(config, err)
     public = read_public_key(args.public_key)
     certificate_file: Path = args.out or _certificate_path(args.public_key)

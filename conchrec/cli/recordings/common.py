@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from collections.abc import Callable
-from datetime import datetime
 from typing import TextIO
 
-from conchrec.cli.argument_types import argument_type
 from conchrec.cli.rights import account
 from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
-from conchrec.recording.catalogue import listing
 from conchrec.recording.catalogue.library import Library
 from conchrec.recording.catalogue.listing import summary
 from conchrec.text import escape
@@ -61,18 +56,7 @@ def audit_access(config: Config, sid: str, action: str) -> None:
     )
 
 
-moment: Callable[[str], datetime] = argument_type(listing.parse_time)
 """The type of an argument that is a time, like ``2026-11-23T14:00`` or ``2h``."""
-
-
-def add_id(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that names a recording."""
-    parser.add_argument("id", metavar="ID", help="the ID of the recording, as ls prints it")
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json``."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def print_json(value: object, out: TextIO) -> None:

@@ -14,14 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.argument_types import argument_type
 from conchrec.cli.recordings.common import (
     DONE,
     NO,
-    add_id,
-    add_json,
     audit_access,
-    moment,
     open_library,
     print_json,
     report_missing,
@@ -40,7 +36,6 @@ from conchrec.recording.retention import held_recordings
 from conchrec.text import count_of, escape
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
     from conchrec.recording.catalogue.index import Index
 
 PROBLEMS = 10
@@ -48,77 +43,6 @@ PROBLEMS = 10
 NOTHING_FOUND = "no recordings found"
 CONTEXT = 80
 """Characters of a line that are printed before and after a match."""
-
-
-def register(commands: Subparsers) -> None:
-    """Add the parsers of the commands that find recordings."""
-    ls = commands.add_parser(
-        "ls",
-        help="list recordings, one per line, oldest first",
-        epilog="Examples:\n"
-        "  conchrec recordings ls --live\n"
-        "  conchrec recordings ls --user joe --host 'db*' --since 2026-11-23\n",
-    )
-    ls.add_argument("--live", action="store_true", help="only sessions that are still open")
-    ls.add_argument(
-        "--status", metavar="STATUS",
-        help="only this status: complete, interrupted, failed, damaged, unreadable, live",
-    )  # fmt: skip
-    ls.add_argument("--kind", metavar="KIND", help="only this kind: shell, exec, subsystem")
-    ls.add_argument(
-        "--limit", metavar="N", type=argument_type(_parse_count), help="only the N newest recordings"
-    )
-    _add_filters(ls)
-    ls.set_defaults(command=_ls)
-    show_parser = commands.add_parser(
-        "show", help="print everything that is known about one recording, also its commands and files"
-    )
-    add_id(show_parser)
-    add_json(show_parser)
-    show_parser.set_defaults(command=_show)
-    search_parser = commands.add_parser(
-        "search",
-        help="search in output, commands and names of transferred files",
-        description="Search in what was on the screen, in the commands, and in the names of transferred\n"
-        "files. Print each line that contains all phrases, newest recording first.",
-        epilog="Example:\n  conchrec recordings search 'drop table' --since 30d\n",
-    )
-    search_parser.add_argument(
-        "phrase", metavar="PHRASE", nargs="+",
-        help="one or more adjacent words; quote a phrase of several words, like 'drop table'",
-    )  # fmt: skip
-    search_parser.add_argument(
-        "--limit", metavar="N", type=argument_type(_parse_count), default=100,
-        help="print at most N lines (default: 100)",
-    )  # fmt: skip
-    _add_filters(search_parser)
-    search_parser.set_defaults(command=_search)
-    rebuild = commands.add_parser(
-        "rebuild-index",
-        help="create the index again from the recordings",
-        description="Create the index of the recordings again. Needed if it is damaged, or if recordings\n"
-        "were copied into the directory.",
-    )
-    rebuild.set_defaults(command=_rebuild)
-
-
-def _add_filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--user", metavar="NAME", help="only sessions of this user; * and ? are wildcards, as in all names"
-    )
-    parser.add_argument("--login", metavar="NAME", help="only sessions as this login")
-    parser.add_argument("--host", metavar="NAME", help="only sessions at this host, or host:port")
-    parser.add_argument(
-        "--target", metavar="NAME",
-        help="only sessions at this machine: its name as requested, or its address, with or without port",
-    )  # fmt: skip
-    parser.add_argument("--approved-by", metavar="NAME", help="only sessions that this user approved")
-    parser.add_argument(
-        "--since", metavar="WHEN", type=moment,
-        help="only from this time on, in UTC: 2026-11-23, 2026-11-23T14:00, or 2h for two hours ago",
-    )  # fmt: skip
-    parser.add_argument("--until", metavar="WHEN", type=moment, help="only before this time")
-    add_json(parser)
 
 
 def _filter_of(args: argparse.Namespace) -> Filter:
@@ -146,7 +70,8 @@ def _name_skipped(index: Index, errors: TextIO) -> None:
         print(f"warning: {sid} is not in the index and was not searched: {escape(problem)}", file=errors)
 
 
-def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings ls``."""
     name_skipped(open_library(config), err)
     return listing(
         open_library(config),
@@ -159,11 +84,13 @@ def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> i
     )
 
 
-def _show(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_show(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings show``."""
     return show(open_library(config), args.id, out, err, as_json=args.json)
 
 
-def _search(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_search(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings search``."""
     return search(
         open_library(config),
         args.phrase,
@@ -176,7 +103,8 @@ def _search(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     )
 
 
-def _rebuild(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_rebuild(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings rebuild-index``."""
     from conchrec.recording.catalogue.indexer import fill
 
     root = open_library(config).root
@@ -350,9 +278,3 @@ def _describe_lists(entry: LibraryEntry) -> dict[str, list[str]]:
         counts = f"{files.read} read, {files.written} written, {files.changes} changes"
         transfers.insert(0, f"{files.by}: {counts}")
     return {name: lines for name, lines in (("commands", commands), ("files", transfers)) if lines}
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"invalid number {text!r}: must be a whole number from 1 on")
-    return int(text)

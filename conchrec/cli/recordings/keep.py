@@ -11,11 +11,9 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.argument_types import duration, size
-from conchrec.cli.recordings.common import add_id, add_json, report_missing
+from conchrec.cli.recordings.common import report_missing
 from conchrec.cli.rights import account
 from conchrec.clock import utc_now
 from conchrec.config.loader import Config
@@ -33,53 +31,8 @@ from conchrec.text import count_of
 
 if TYPE_CHECKING:
     from conchrec.audit.events import AuditEvent
-    from conchrec.cli.main import Subparsers
 
 YES, NO = 0, 1
-
-
-def register(commands: Subparsers) -> None:
-    """Add the parsers of the commands that remove and keep recordings."""
-    prune = commands.add_parser(
-        "prune",
-        help="remove recordings that are older or larger than the retention allows",
-        description="Remove old recordings. The proxy does it by itself as recordings.retention says. With\n"
-        "--age or --size only these limits apply. Held recordings stay. The ledger and the\n"
-        "audit log keep a line for each removed recording.",
-        epilog="Example:\n  conchrec recordings prune --age 365d --dry-run\n",
-    )
-    prune.add_argument("--dry-run", action="store_true", help="print what would be removed; remove nothing")
-    prune.add_argument(
-        "--age", metavar="DURATION", type=duration, help="remove recordings that are older, like 365d"
-    )
-    prune.add_argument(
-        "--size", metavar="SIZE", type=size,
-        help="remove the oldest recordings while all together are larger, like 500GiB",
-    )  # fmt: skip
-    add_json(prune)
-    prune.set_defaults(command=_prune)
-    for name, action, help_text in (
-        ("hold", LedgerAction.HELD, "protect a recording from removal (legal hold)"),
-        ("release", LedgerAction.RELEASED, "end the hold: the recording may be removed again"),
-    ):
-        hold = commands.add_parser(
-            name, help=help_text, epilog=f"Example:\n  conchrec recordings {name} ID --reason 'case 4711'\n"
-        )
-        add_id(hold)
-        hold.add_argument(
-            "--reason", metavar="TEXT", default="", required=action is LedgerAction.HELD,
-            help="the reason, for the ledger and the audit log",
-        )  # fmt: skip
-        hold.set_defaults(command=_hold, action=action)
-
-
-def add_identity(parser: argparse.ArgumentParser) -> None:
-    """Add ``--identity``, for commands that read the contents of recordings."""
-    parser.add_argument(
-        "--identity", metavar="FILE", type=Path,
-        help="the private key for encrypted recordings: a file made by age-keygen, or an SSH key without a "
-        "passphrase",
-    )  # fmt: skip
 
 
 def identities_of(args: argparse.Namespace) -> Identities:
@@ -113,7 +66,8 @@ def trusted_keys(config: Config | None, args: argparse.Namespace) -> TrustedKeys
 # -- prune, hold, release
 
 
-def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings prune``."""
     from conchrec.audit.events import RecordingRemoved
     from conchrec.recording.catalogue.indexer import forget
 
@@ -163,7 +117,8 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
     return YES
 
 
-def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings hold`` or ``release``."""
     from conchrec.audit.events import RecordingHeld
 
     assert config is not None
@@ -172,24 +127,25 @@ def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: Tex
         return report_missing(args.id, err)
     book = _open_ledger(config)
     book.refresh()
+    action = LedgerAction.HELD if args.action == "hold" else LedgerAction.RELEASED
     is_held = args.id in retention.held_recordings(tree.root / ledger.NAME)
-    if is_held is (args.action is LedgerAction.HELD):
+    if is_held is (action is LedgerAction.HELD):
         print(f"conchrec: {args.id} is {'already held' if is_held else 'not held'}", file=err)
         return NO
     with _open_audit(config) as emit:
         emit(
             RecordingHeld(
                 sid=args.id,
-                action="hold" if args.action is LedgerAction.HELD else "release",
+                action=args.action,
                 by=account(),
                 sudo_user=os.environ.get("SUDO_USER", ""),
                 reason=args.reason,
             )
         )
-    book.append(args.action, args.id, reason=args.reason, by=account())
+    book.append(action, args.id, reason=args.reason, by=account())
     book.sync()
     book.save_head()
-    print(f"{args.id} is {'held' if args.action is LedgerAction.HELD else 'released'}", file=out)
+    print(f"{args.id} is {'held' if action is LedgerAction.HELD else 'released'}", file=out)
     return YES
 
 

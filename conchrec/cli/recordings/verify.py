@@ -16,16 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.argument_types import argument_type
-from conchrec.cli.recordings.common import add_json
-from conchrec.cli.recordings.keep import add_identity, identities_of, trusted_keys
+from conchrec.cli.recordings.keep import identities_of, trusted_keys
 from conchrec.cli.rights import Rights
 from conchrec.clock import utc_now
 from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
 from conchrec.recording.evidence import ledger
 from conchrec.recording.evidence.heads import HeadFile, KnownHead, heads_in_audit
-from conchrec.recording.evidence.ledger_reader import LedgerReader, parse_head
+from conchrec.recording.evidence.ledger_reader import LedgerReader
 from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import TrustedKeys
@@ -33,47 +31,19 @@ from conchrec.recording.storage.layout import MANIFEST, SUFFIXES, RecordingTree
 from conchrec.text import count_of, escape
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 OK, FAILED = 0, 1
 _DEPTH = 4
 """How many levels a recording is below the ledger: year, month, day, file."""
 
 
-def register(commands: Subparsers) -> None:
-    """Add the parser of ``verify``."""
-    verify = commands.add_parser(
-        "verify",
-        help="verify signatures, and find changed and missing recordings",
-        description="Verify recordings, their manifests and the ledger. An auditor can verify copies on\n"
-        "another machine: with --key and paths it needs no configuration.",
-        epilog="Examples:\n"
-        "  conchrec recordings verify\n"
-        "  conchrec recordings verify --key recording_key.pub /mnt/copy/2026/11\n",
-    )
-    verify.add_argument(
-        "what", metavar="ID|PATH", nargs="*",
-        help="IDs of recordings, or copied files or directories (default: all recordings)",
-    )  # fmt: skip
-    verify.add_argument(
-        "--key", metavar="FILE", type=Path,
-        help="a file with the public keys (default: STATE_DIR/recording_key.pub)",
-    )  # fmt: skip
-    verify.add_argument(
-        "--head", metavar="HEAD", type=argument_type(parse_head),
-        help="a head that you stored elsewhere, like those in the audit log (NUMBER:DIGEST): fail if the "
-        "ledger does not contain it",
-    )  # fmt: skip
-    add_identity(verify)
-    add_json(verify)
-    verify.set_defaults(command=_verify, needs_config=_needs_config, rights=_rights)
-
-
-def _needs_config(args: argparse.Namespace) -> bool:
+def needs_config(args: argparse.Namespace) -> bool:
+    """Whether the command reads the configuration."""
     return args.key is None or not args.what or any(is_session_id(name) for name in args.what)
 
 
-def _rights(args: argparse.Namespace) -> Rights:
+def rights_of(args: argparse.Namespace) -> Rights:
     """It writes nothing; a copy that the command line names may be one that only root can read."""
     if any(not is_session_id(name) for name in args.what):
         return Rights.INVOKER
@@ -96,7 +66,8 @@ class _Report:
         return not self.problems and not self.ledger and all(verdict.ok for verdict in self.verdicts)
 
 
-def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings verify``."""
     keys = trusted_keys(config, args)
     request = _Verification(config, keys, Verifier(keys, identities_of(args), utc_now), args.head or "", err)
     ids = [name for name in args.what if is_session_id(name)]

@@ -18,17 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.argument_types import argument_type
 from conchrec.cli.recordings.common import (
     DONE,
     NO,
-    add_id,
     audit_access,
     open_library,
     report_missing,
 )
-from conchrec.cli.recordings.keep import add_identity, identities_of
-from conchrec.cli.rights import rights_for_files
+from conchrec.cli.recordings.keep import identities_of
 from conchrec.cli.terminal import play_pictures, print_frames, terminal_size
 from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
@@ -47,7 +44,7 @@ from conchrec.recording.terminal.sanitize import RESET
 from conchrec.text import escape
 
 if TYPE_CHECKING:
-    from conchrec.cli.main import Subparsers
+    pass
 
 _EXPORTED_EVENTS = frozenset({OUTPUT, INPUT, RESIZE, MARKER, EXIT})
 """The events that every player understands."""
@@ -55,90 +52,35 @@ _RAW_WARNING = (
     "warning: --raw prints control sequences unchanged: they can change your terminal, and make it type"
     " commands"
 )
-_LARGEST_NUMBER = 1e6
 
 
-def register(commands: Subparsers) -> None:
-    """Add the parsers of the commands that show the contents of recordings."""
-    play_parser = commands.add_parser(
-        "play",
-        help="play a recording with its original timing; into a pipe, all at once",
-        description="Play a recording on the terminal. Keys: space: pause; .: one step; arrows: 5 s;\n"
-        "PgUp, PgDn: 60 s; [ and ]: markers; 0 to 9: jump to 0 % … 90 %; Home, End; + and -: speed; q: quit.",
-        epilog="Example:\n  conchrec recordings play --speed 4 --idle 1 06c5mghfba7faxgaqvzpe16264\n",
-    )
-    play_parser.add_argument(
-        "--speed", type=argument_type(_parse_number), default=1.0, metavar="N",
-        help="play N times as fast, like 2 or 0.5 (default: 1)",
-    )  # fmt: skip
-    play_parser.add_argument(
-        "--idle", type=argument_type(_parse_number), metavar="SECONDS", help="shorten longer pauses to this"
-    )
-    play_parser.set_defaults(command=_play)
-    text_parser = commands.add_parser("text", help="print the output of a recording as plain text")
-    text_parser.set_defaults(command=_text)
-    follow_parser = commands.add_parser(
-        "follow", help="show a live session from its beginning until it ends (q quits)"
-    )
-    follow_parser.set_defaults(command=_follow)
-    export_parser = commands.add_parser(
-        "export",
-        help="write a recording to a file or standard output, decrypted",
-        epilog="Example:\n  conchrec recordings export --format text -o s.txt 06c5mghfba7faxgaqvzpe16264\n",
-    )
-    export_parser.add_argument(
-        "--format", choices=("cast", "text", "json"), default="cast",
-        help="cast (default): for asciinema; text: the output as plain text; json: manifest and events",
-    )  # fmt: skip
-    export_parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path,
-        help="write to this file, which must not exist (default: standard output)",
-    )  # fmt: skip
-    export_parser.set_defaults(command=_export)
-    for parser in (play_parser, text_parser, follow_parser, export_parser):
-        add_id(parser)
-        if parser in (play_parser, follow_parser):
-            parser.add_argument(
-                "--raw", action="store_true",
-                help="print the recorded bytes unchanged; control sequences can do anything to your terminal",
-            )  # fmt: skip
-        add_identity(parser)
-        parser.set_defaults(rights=rights_for_files("identity", "output"))
-
-
-def _play(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_play(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings play``."""
     audit_access(config, args.id, "play")
     keys = identities_of(args)
     library = open_library(config)
     return play(library, args.id, out, err, speed=args.speed, idle=args.idle, raw=args.raw, identities=keys)
 
 
-def _text(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_text(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings text``."""
     audit_access(config, args.id, "text")
     return text(open_library(config), args.id, out, err, identities=identities_of(args))
 
 
-def _follow(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_follow(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings follow``."""
     audit_access(config, args.id, "follow")
     keys = identities_of(args)
     return follow(open_library(config), args.id, out, err, raw=args.raw, identities=keys)
 
 
-def _export(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run_export(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Run ``conchrec recordings export``."""
     audit_access(config, args.id, "export")
     keys = identities_of(args)
     library = open_library(config)
     return export(library, args.id, out, err, form=args.format, path=args.output, identities=keys)
-
-
-def _parse_number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < _LARGEST_NUMBER:
-        raise ValueError(f"invalid number {text!r}: must be greater than 0 and less than 1000000")
-    return number
 
 
 def play(

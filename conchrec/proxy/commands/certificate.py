@@ -15,7 +15,7 @@ from conchrec.access.certificate_permits import SELF_SERVICE
 from conchrec.access.credentials import fingerprint
 from conchrec.audit import events
 from conchrec.ca.authority import CaKind, public_line
-from conchrec.errors import RemoteViolation
+from conchrec.errors import ConfigErrors, RemoteViolation
 from conchrec.proxy.agents import ANSWER_SECONDS
 from conchrec.proxy.commands.command_request import CommandRefused, CommandRequest
 from conchrec.reasons import ReasonCode
@@ -23,7 +23,6 @@ from conchrec.ssh.agent import AgentError, AgentKeyManager
 from conchrec.ssh.agent_messages import AgentIdentity
 from conchrec.ssh.certificate import Certificate, decode
 from conchrec.ssh.wire import string
-from conchrec.yaml_cursor import ConfigErrors
 
 #: The most that ``sign`` reads, in bytes: room for a key with a long comment.
 MAX_STDIN = 64 * 1024
