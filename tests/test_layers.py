@@ -48,7 +48,7 @@ SHARED = frozenset(
     f"conchrec.{name}"
     for name in (
         *("clock", "disk_space", "errors", "fair_queue", "file_lock", "files", "model", "ownership"),
-        *("provenance", "reasons", "slim_queue", "text", "threads", "yaml_cursor"),
+        *("provenance", "reasons", "slim_queue", "text", "threads", "token_bucket", "yaml_cursor"),
     )
 )
 """The modules of the last layer; a new one is a decision."""

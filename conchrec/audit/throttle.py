@@ -41,6 +41,7 @@ from conchrec.audit.events import (
 )
 from conchrec.clock import utc_now
 from conchrec.errors import WriteFailed
+from conchrec.token_bucket import Rate, TokenBucket
 
 FLUSH_SECONDS = 10.0
 """The longest delay of a ``repeated`` event."""
@@ -53,14 +54,6 @@ DESTINATIONS = 64
 
 _WHO = ("user", "login", "target", "addr", "cid", "sid")
 Key = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """``burst`` events at once, and then ``per_second``."""
-
-    burst: int
-    per_second: float
 
 
 class RateGroup(Enum):
@@ -100,34 +93,6 @@ def rate_group(event: AuditEvent) -> RateGroup | None:
         # Where the role is strict, the session does not start or ends: it is one more refusal.
         return RateGroup.MINOR if event.policy == "strict" else None
     return None
-
-
-class _Buckets:
-    """Token buckets by key. Those that are full are removed."""
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        #: The number of tokens, the time of that number, and the rate.
-        self._levels: dict[Key, tuple[float, float, Rate]] = {}
-
-    def __len__(self) -> int:
-        return len(self._levels)
-
-    def take(self, key: Key, rate: Rate) -> bool:
-        """Take a token. Returns whether there was one."""
-        now = self._monotonic()
-        tokens, since, _ = self._levels.get(key, (rate.burst, now, rate))
-        tokens = min(rate.burst, tokens + (now - since) * rate.per_second)
-        is_left = tokens >= 1
-        self._levels[key] = (tokens - 1 if is_left else tokens, now, rate)
-        return is_left
-
-    def prune(self) -> None:
-        """Remove the buckets that are full."""
-        now = self._monotonic()
-        for key, (tokens, since, rate) in tuple(self._levels.items()):
-            if tokens + (now - since) * rate.per_second >= rate.burst:
-                del self._levels[key]
 
 
 @dataclass(slots=True)
@@ -199,7 +164,8 @@ class AuditThrottle:
         self._lost = lost
         #: The disk is almost full: events that can be counted are, after the first three.
         self.is_disk_low = False
-        self._buckets = _Buckets(monotonic)
+        #: Only those that are full are removed: an empty one must not be full again before its time.
+        self._buckets: dict[Key, TokenBucket] = {}
         self._pruned = monotonic()
         #: Oldest first.
         self._groups: dict[Key, _Group] = {}
@@ -229,7 +195,9 @@ class AuditThrottle:
         """Write the groups that were counted long enough."""
         now = self._monotonic()
         if now - self._pruned >= FLUSH_SECONDS:
-            self._buckets.prune()
+            self._buckets = {
+                key: bucket for key, bucket in self._buckets.items() if bucket.fill(now) < bucket.rate.burst
+            }
             self._pruned = now
         old = takewhile(lambda item: item[1].began <= now - FLUSH_SECONDS, self._groups.items())
         self._write(tuple(key for key, _ in old))
@@ -245,14 +213,22 @@ class AuditThrottle:
         connection_rate, user_rate = (_DISK_LOW_RATE, _DISK_LOW_RATE) if self.is_disk_low else group.value
         if group is RateGroup.UNAUTHENTICATED:
             key: Key = (group.name, _address_group(event.addr), event.event)
-            if not self._buckets.take(key, connection_rate):
+            if not self._take(key, connection_rate):
                 return key
-            return () if self._buckets.take((group.name,), user_rate) else (group.name, "", event.event)
-        if not self._buckets.take((group.name, "cid", event.cid), connection_rate):
+            return () if self._take((group.name,), user_rate) else (group.name, "", event.event)
+        if not self._take((group.name, "cid", event.cid), connection_rate):
             return self._connection_key(event)
-        if not self._buckets.take((group.name, "user", event.user), user_rate):
+        if not self._take((group.name, "user", event.user), user_rate):
             return (group.name, event.user, event.event)
         return ()
+
+    def _take(self, key: Key, rate: Rate) -> bool:
+        """Return whether the rate allows one more event to be written, and count it then."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = TokenBucket(rate)
+        bucket.rate = rate
+        return bucket.take(self._monotonic())
 
     def _connection_key(self, event: AuditEvent) -> Key:
         key: Key = ("cid", event.cid, event.event)

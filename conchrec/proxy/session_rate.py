@@ -5,9 +5,8 @@ A session beyond the rate waits for its turn. Only one that would wait too long 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from conchrec.clock import Clock
+from conchrec.token_bucket import Rate, TokenBuckets
 
 #: New sessions of one user: how many may begin at once after a pause, how many in a second after that, and
 #: how many seconds a session may wait for its turn.
@@ -25,42 +24,28 @@ DELAYED_USERS = 4096
 
 
 class SessionRate:
-    """When each user's next session may begin (a token bucket for each user)."""
+    """When each user's next session may begin."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        #: By user: the time at which the rate allows all sessions that have begun.
-        self._due_at: OrderedDict[str, float] = OrderedDict()
-        #: By user: when the last event about delayed sessions was written.
-        self._last_event: dict[str, float] = {}
+        self._sessions: TokenBuckets[str] = TokenBuckets(Rate(SESSION_BURST, SESSIONS_PER_SECOND), REMEMBERED)
+        self._events: TokenBuckets[str] = TokenBuckets(Rate(1, 1 / DELAY_EVENT_SECONDS), DELAYED_USERS)
 
     def delay(self, user: str) -> float | None:
         """Count a new session of this user, and return the seconds that it must wait.
 
         None where it would wait longer than LONGEST_WAIT; such a session is not counted.
         """
-        now, interval = self._clock.seconds(), 1 / SESSIONS_PER_SECOND
-        earliest = now - (SESSION_BURST - 1) * interval
-        due_at = max(self._due_at.get(user, earliest), earliest)
-        seconds = due_at - now if due_at - now >= _NO_WAIT else 0.0
+        now = self._clock.seconds()
+        seconds = (1 - self._sessions.level(user, now)) / SESSIONS_PER_SECOND
         if seconds > LONGEST_WAIT:
             return None
-        self._due_at[user] = due_at + interval
-        self._due_at.move_to_end(user)
-        while len(self._due_at) > REMEMBERED:
-            self._due_at.popitem(last=False)
-        return seconds
+        self._sessions.charge(user, now)
+        return seconds if seconds >= _NO_WAIT else 0.0
 
     def is_event_due(self, user: str) -> bool:
         """Whether to audit now that sessions of this user wait: at most once a minute.
 
         The caller writes the event if this returns True: the next minute begins now.
         """
-        now = self._clock.seconds()
-        last = self._last_event.get(user)
-        if last is not None and now - last < DELAY_EVENT_SECONDS:
-            return False
-        if len(self._last_event) >= DELAYED_USERS:
-            self._last_event.clear()
-        self._last_event[user] = now
-        return True
+        return self._events.take(user, self._clock.seconds())

@@ -1,11 +1,9 @@
-"""Limits for one peer: messages before its login, key exchanges that it starts, unsent replies.
-
-Pure values: the caller passes the time and the volume.
-"""
+"""Limits for one peer: messages before its login, key exchanges that it starts, unsent replies."""
 
 from __future__ import annotations
 
 from conchrec.ssh.numbers import CHANNEL_DATA_MESSAGES
+from conchrec.token_bucket import Rate, TokenBucket
 
 #: The number of key exchanges that a peer may start at once, and what allows one more.
 REKEY_BURST = 32
@@ -16,6 +14,7 @@ REKEY_SECONDS_EACH = 60.0
 #: (``RekeyLimit 16``), still makes progress.
 REKEY_PAUSE = 0.05
 REKEY_LONGEST_PAUSE = 0.25
+_REKEY_RATE = Rate(REKEY_BURST, 1 / REKEY_SECONDS_EACH, most_debt=REKEY_LONGEST_PAUSE / REKEY_PAUSE)
 
 #: The maximum number of bytes before the login. An agent's 20 keys with large certificates need a quarter
 #: of it. A message counts as at least MESSAGE_COST, the cost of handling it.
@@ -23,6 +22,7 @@ EARLY_BYTES = 4 * 1024 * 1024
 MESSAGE_COST = 1024
 #: This much is subtracted per second, so that keepalives during a long approval do not add up.
 EARLY_BYTES_EACH_SECOND = 16 * 1024
+_EARLY_RATE = Rate(EARLY_BYTES, EARLY_BYTES_EACH_SECOND)
 
 #: The maximum number of unsent bytes other than channel data, while the socket does not drain. Above it the
 #: peer's messages are not handled, because each may need a reply.
@@ -37,8 +37,7 @@ class RekeyAllowance:
     """Charges a peer for the key exchanges that it starts after the first one."""
 
     def __init__(self) -> None:
-        self._left = float(REKEY_BURST)
-        self._seconds = 0.0
+        self._bucket = TokenBucket(_REKEY_RATE)
         self._carried = 0
 
     def charge(self, seconds: float, carried: int) -> float:
@@ -47,26 +46,21 @@ class RekeyAllowance:
         ``seconds`` is the current time; ``carried`` is the number of bytes of the connection, in both
         directions.
         """
-        earned = (seconds - self._seconds) / REKEY_SECONDS_EACH + (carried - self._carried) / REKEY_BYTES_EACH
-        self._seconds, self._carried = seconds, carried
-        most_debt = REKEY_LONGEST_PAUSE / REKEY_PAUSE
-        self._left = max(min(self._left + earned, REKEY_BURST) - 1, -most_debt)
-        return max(-self._left, 0.0) * REKEY_PAUSE
+        self._bucket.fill(seconds)
+        self._bucket.add((carried - self._carried) / REKEY_BYTES_EACH)
+        self._carried = carried
+        return max(-self._bucket.charge(seconds), 0.0) * REKEY_PAUSE
 
 
 class EarlyAllowance:
     """Counts the bytes that a peer sends before its login."""
 
     def __init__(self) -> None:
-        self._used = 0.0
-        self._seconds = 0.0
+        self._bucket = TokenBucket(_EARLY_RATE)
 
     def charge(self, seconds: float, size: int) -> bool:
         """Charge one message of ``size`` bytes at the time ``seconds``, and return whether it is allowed."""
-        forgotten = (seconds - self._seconds) * EARLY_BYTES_EACH_SECOND
-        self._seconds = seconds
-        self._used = max(self._used - forgotten, 0.0) + max(size, MESSAGE_COST)
-        return self._used <= EARLY_BYTES
+        return self._bucket.charge(seconds, size if size > MESSAGE_COST else MESSAGE_COST) >= 0
 
 
 class SendBacklog:

@@ -41,7 +41,7 @@ from conchrec.errors import WriteFailed
 from tests.audit.test_events import example
 from tests.support.auditlog import AuditMemory, audit_log, lines
 
-BURST = RateGroup.MINOR.value[0].burst
+BURST = int(RateGroup.MINOR.value[0].burst)
 NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
 JOE = Who(user="joe", login="root", target="web1:22", addr="192.0.2.7:50000", cid="c1", sid="s1")
 #: Counted beyond a rate: nothing was done, or the recording has it too.
@@ -156,7 +156,7 @@ def test_writes_counts_at_the_end_of_the_connection(bench: Bench) -> None:
 
 
 def test_sums_sizes(bench: Bench) -> None:
-    most = RateGroup.FREQUENT.value[0].burst
+    most = int(RateGroup.FREQUENT.value[0].burst)
     for _ in range(most + 3):
         bench.throttle.emit(Port(**JOE, kind="direct", action="close", sent=10, received=1))
     bench.throttle.flush()
@@ -186,7 +186,7 @@ def test_counts_most_minor_events_while_disk_is_low(bench: Bench) -> None:
 
 
 def test_counts_each_destination_of_forwards(bench: Bench) -> None:
-    most = RateGroup.FREQUENT.value[0].burst
+    most = int(RateGroup.FREQUENT.value[0].burst)
     for _ in range(most):
         bench.throttle.emit(Port(**JOE, kind="direct", action="open", destination="10.0.0.1:80"))
     for number in range(2 * DESTINATIONS):
@@ -239,7 +239,7 @@ def test_counts_strangers_from_all_addresses_together(bench: Bench) -> None:
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::1"])
 def test_counts_addresses_without_a_port(bench: Bench, address: str) -> None:
-    for number in range(RateGroup.UNAUTHENTICATED.value[0].burst + 1):
+    for number in range(int(RateGroup.UNAUTHENTICATED.value[0].burst) + 1):
         bench.throttle.emit(ConnectionRefused(addr=address, reason=f"no {number}", count=1))
     bench.throttle.emit(ConnectionRefused(addr="198.51.100.1", reason="no", count=1))
     bench.throttle.flush()

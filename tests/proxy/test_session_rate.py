@@ -49,7 +49,7 @@ def test_forgets_users_beyond_limit() -> None:
     rate = SessionRate(Clock())
     for number in range(REMEMBERED + 100):
         rate.delay(str(number))
-    assert len(rate._due_at) == REMEMBERED
+    assert len(rate._sessions) == REMEMBERED
 
 
 def test_event_is_due_once_a_minute_for_each_user() -> None:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 
 from conchrec.clock import Clock
 from conchrec.model import Target
+from conchrec.token_bucket import Rate, TokenBucket
 
 #: How many seconds of the limit may pass at once after a pause.
 BURST = 0.25
+#: Tokens are seconds of a limit, because the limit of a user can differ between targets, and change.
+_RATE = Rate(BURST, 1)
 #: The most users and targets that are remembered while they send nothing.
 REMEMBERED = 1000
 #: For how many seconds a connection that has sent something gets a share of the limit.
@@ -25,15 +28,10 @@ class _Budget:
     """The bytes of one user, or of one target."""
 
     def __init__(self) -> None:
-        #: The time at which the limit allows all bytes that have passed.
-        self._due_at = 0.0
+        self.bucket = TokenBucket(_RATE)
         #: By connection: until when it gets a share; and when expired ones were last removed.
         self._shares_until: dict[object, float] = {}
         self._cleaned_at = 0.0
-
-    def add(self, size: int, rate: int, now: float) -> None:
-        """Count bytes that have passed, at a limit of ``rate`` bytes a second."""
-        self._due_at = max(self._due_at, now - BURST) + size / rate
 
     def pause(self, connection: object, size: int, rate: int, now: float) -> float:
         """How many seconds a connection must pause after it has sent ``size`` bytes."""
@@ -41,13 +39,13 @@ class _Budget:
             self._cleaned_at = now
             self._shares_until = {key: until for key, until in self._shares_until.items() if until > now}
         self._shares_until[connection] = now + SHARES
-        pause = max(0.0, min(self._due_at - now, size * len(self._shares_until) / rate))
+        pause = max(0.0, min(-self.bucket.fill(now), size * len(self._shares_until) / rate))
         self._shares_until[connection] += pause
         return pause
 
     def is_idle(self, now: float) -> bool:
         """Whether it is as if nothing had passed."""
-        return self._due_at <= now - BURST
+        return self.bucket.fill(now) >= BURST
 
 
 class Bandwidth:
@@ -63,9 +61,14 @@ class Bandwidth:
         return len(self._budgets)
 
     def _budget(self, key: Key, now: float) -> _Budget:
-        if key not in self._budgets and len(self._budgets) >= REMEMBERED:
-            self._budgets = {key: budget for key, budget in self._budgets.items() if not budget.is_idle(now)}
-        return self._budgets.setdefault(key, _Budget())
+        budget = self._budgets.get(key)
+        if budget is None:
+            if len(self._budgets) >= REMEMBERED:
+                self._budgets = {
+                    other: budget for other, budget in self._budgets.items() if not budget.is_idle(now)
+                }
+            budget = self._budgets[key] = _Budget()
+        return budget
 
     def meter(
         self,
@@ -97,7 +100,7 @@ class Bandwidth:
                 (self._budget(key, now), rate) for key, rate in zip(keys, rates(), strict=True) if rate
             ]
             for budget, rate in limited:
-                budget.add(size, rate, now)
+                budget.bucket.charge(now, size / rate)
             uncounted += size
             if paused:
                 return

@@ -25,6 +25,7 @@ from conchrec.config.model import Startups
 from conchrec.proxy import refusals
 from conchrec.proxy.context import ProxyContext
 from conchrec.reasons import Reason, ReasonCode
+from conchrec.token_bucket import Rate, TokenBuckets
 
 _log = Logger()
 
@@ -34,6 +35,7 @@ MAX_FAILED = 50
 FORGIVEN_SECONDS = 1.0
 #: The most failed connections that are counted for one address.
 MOST_COUNTED = 4 * MAX_FAILED
+_FAILURE_RATE = Rate(MAX_FAILED, 1 / FORGIVEN_SECONDS, most_debt=MOST_COUNTED - MAX_FAILED)
 #: Connections without a login that a limited address may have at one time.
 LIMITED_TO = 10
 #: How many more connections without a login another address must have, before its oldest one is dropped.
@@ -92,8 +94,8 @@ class ConnectionLimits:
         #: The connections that have not logged in, by address, oldest first.
         self._unauthenticated: dict[str, OrderedDict[UnauthenticatedConnection, None]] = {}
         self._unauthenticated_count = 0
-        #: By address: when its last failed connection will be forgotten.
-        self._failed_until: OrderedDict[str, float] = OrderedDict()
+        #: By address: how many more connections may fail before it is limited.
+        self._failures: TokenBuckets[str] = TokenBuckets(_FAILURE_RATE, REMEMBERED)
         #: What the next report says: how many connections of a host were refused, by reason.
         self._refused: dict[tuple[str, Reason], int] = {}
         self._is_report_due = False
@@ -136,7 +138,7 @@ class ConnectionLimits:
     def logged_in(self, host: str, connection: UnauthenticatedConnection) -> None:
         """Note that a connection has logged in: its address is not limited any more."""
         self._remove_unauthenticated(counted_as(host), connection)
-        self._failed_until.pop(counted_as(host), None)
+        self._failures.forget(counted_as(host))
 
     def remove(self, host: str, connection: UnauthenticatedConnection) -> None:
         """Forget a connection that has ended."""
@@ -171,15 +173,10 @@ class ConnectionLimits:
         return True
 
     def _is_limited(self, name: str) -> bool:
-        remaining = self._failed_until.get(name, 0.0) - self._services.clock.seconds()
-        return remaining > (MAX_FAILED - 1) * FORGIVEN_SECONDS
+        return self._failures.level(name, self._services.clock.seconds()) < 1
 
     def _count_failed(self, name: str) -> None:
-        now = self._services.clock.seconds()
-        until = max(self._failed_until.pop(name, 0.0), now) + FORGIVEN_SECONDS
-        self._failed_until[name] = min(until, now + MOST_COUNTED * FORGIVEN_SECONDS)
-        if len(self._failed_until) > REMEMBERED:
-            self._failed_until.popitem(last=False)
+        self._failures.charge(name, self._services.clock.seconds())
 
     # --- reports
 
