@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
+from conchrec.ssh.context_pool import CONTEXTS
 
 #: OpenSSH's limit (PACKET_MAX_SIZE). RFC 4253 section 6.1 requires only 35000.
 MAX_PACKET = 256 * 1024
@@ -131,11 +132,22 @@ class Gcm:
 
     head = 4
     _TAG = 16
+    __slots__ = ("__weakref__", "_aead", "_counter", "_fixed", "_key")
 
     def __init__(self, key: bytes, iv: bytes, mac: bytes) -> None:
-        self._aead = AESGCM(key)
+        self._key = key
+        self._aead: AESGCM | None = None
         self._fixed = iv[:4]
         self._counter = int.from_bytes(iv[4:12], "big")
+
+    def drop_context(self) -> None:
+        """Release the context; the next packet makes another one."""
+        self._aead = None
+
+    def _make_context(self) -> AESGCM:
+        self._aead = aead = AESGCM(self._key)
+        CONTEXTS.add(self)
+        return aead
 
     def _nonce(self) -> bytes:
         nonce = self._fixed + self._counter.to_bytes(8, "big")
@@ -146,7 +158,7 @@ class Gcm:
         """Return ``uint32 packet length``, then the ciphertext and a tag of 16 bytes over both."""
         body = _pad(payload, 16, 0)
         head = len(body).to_bytes(4, "big")
-        return head + self._aead.encrypt(self._nonce(), body, head)
+        return head + (self._aead or self._make_context()).encrypt(self._nonce(), body, head)
 
     def rest(self, sequence: int, head: bytes) -> int:
         """Return how many bytes follow the length field."""
@@ -154,8 +166,9 @@ class Gcm:
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         """Verify the tag and return the payload."""
+        aead = self._aead or self._make_context()
         try:
-            return _unpad(self._aead.decrypt(self._nonce(), rest, head))
+            return _unpad(aead.decrypt(self._nonce(), rest, head))
         except InvalidTag:
             raise RemoteViolation(
                 "corrupt packet: tag verification failed", code=ReasonCode.PACKET_CORRUPTED
@@ -167,11 +180,25 @@ class ChaCha:
 
     head = 4
     _TAG = 16
+    __slots__ = ("__weakref__", "_key", "_streams")
 
     def __init__(self, key: bytes, iv: bytes, mac: bytes) -> None:
-        self._main, self._length = (
-            Cipher(algorithms.ChaCha20(half, bytes(16)), None).encryptor() for half in (key[:32], key[32:64])
+        self._key = key
+        #: The streams of the packet and of its length.
+        self._streams: tuple[CipherContext, CipherContext] | None = None
+
+    def drop_context(self) -> None:
+        """Release the contexts; the next packet makes others."""
+        self._streams = None
+
+    def _make_context(self) -> tuple[CipherContext, CipherContext]:
+        key, start = self._key, bytes(16)
+        self._streams = streams = (
+            Cipher(algorithms.ChaCha20(key[:32], start), None).encryptor(),
+            Cipher(algorithms.ChaCha20(key[32:64], start), None).encryptor(),
         )
+        CONTEXTS.add(self)
+        return streams
 
     @staticmethod
     def _seek(stream: CipherContext, sequence: int) -> CipherContext:
@@ -182,14 +209,20 @@ class ChaCha:
 
     def _keys(self, sequence: int) -> tuple[bytes, CipherContext]:
         """Return the key for the tag, and the stream for the packet, which starts at the next block."""
-        stream = self._seek(self._main, sequence)
+        main, _ = self._streams or self._make_context()
+        stream = self._seek(main, sequence)
         return stream.update(bytes(64))[:32], stream
+
+    def _crypt_length(self, sequence: int, head: bytes) -> bytes:
+        """Encrypt or decrypt the length field."""
+        _, stream = self._streams or self._make_context()
+        return self._seek(stream, sequence).update(head)
 
     def seal(self, sequence: int, *payload: bytes) -> bytes:
         """Return the encrypted length, the ciphertext and a tag of 16 bytes over both."""
         body = _pad(payload, 8, 0)
         tag_key, stream = self._keys(sequence)
-        head = self._seek(self._length, sequence).update(len(body).to_bytes(4, "big"))
+        head = self._crypt_length(sequence, len(body).to_bytes(4, "big"))
         sealed = stream.update(body)
         tag = Poly1305(tag_key)
         tag.update(head)
@@ -198,7 +231,7 @@ class ChaCha:
 
     def rest(self, sequence: int, head: bytes) -> int:
         """Decrypt the length, and return how many bytes follow it."""
-        length = int.from_bytes(self._seek(self._length, sequence).update(head), "big")
+        length = int.from_bytes(self._crypt_length(sequence, head), "big")
         return _check_length(length, 8, 0) + self._TAG
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
@@ -219,11 +252,15 @@ class ChaCha:
 
 @dataclass(frozen=True, slots=True)
 class _CipherSpec:
-    """A cipher without authentication. ``make`` gets key and IV; ``key`` and ``block`` are in bytes."""
+    """A cipher without authentication. ``make`` gets key and IV; ``key`` and ``block`` are in bytes.
+
+    ``is_counter``: the state depends only on the number of blocks, so that a context can be made again.
+    """
 
     key: int
     block: int
     make: Callable[[bytes, bytes], Cipher[modes.CTR] | Cipher[modes.CBC]]
+    is_counter: bool = False
 
 
 def _ctr(key: bytes, iv: bytes) -> Cipher[modes.CTR]:
@@ -242,6 +279,41 @@ def _triple_des(key: bytes, iv: bytes) -> Cipher[modes.CBC]:
     return Cipher(TripleDES(key), modes.CBC(iv))
 
 
+class _BlockStream:
+    """Encrypts or decrypts the whole blocks of one direction."""
+
+    __slots__ = ("__weakref__", "_blocks", "_cipher", "_context", "_decrypts", "_iv", "_key")
+
+    def __init__(self, cipher: _CipherSpec, key: bytes, iv: bytes, *, decrypts: bool) -> None:
+        self._cipher = cipher
+        self._key = key
+        self._iv = iv
+        self._decrypts = decrypts
+        self._blocks = 0
+        self._context: CipherContext | None = None
+
+    def update(self, data: bytes) -> bytes:
+        """Return the next blocks, encrypted or decrypted."""
+        context = self._context or self._make_context()
+        self._blocks += len(data) // self._cipher.block
+        return context.update(data)
+
+    def drop_context(self) -> None:
+        """Release the context; the next packet makes another one."""
+        self._context = None
+
+    def _make_context(self) -> CipherContext:
+        iv = self._iv
+        if self._cipher.is_counter:
+            size = len(iv)
+            counter = (int.from_bytes(iv, "big") + self._blocks) % (1 << 8 * size)
+            iv = counter.to_bytes(size, "big")
+            CONTEXTS.add(self)
+        cipher = self._cipher.make(self._key, iv)
+        self._context = context = cipher.decryptor() if self._decrypts else cipher.encryptor()
+        return context
+
+
 class _MacCipher:
     """A cipher with a separate HMAC.
 
@@ -252,10 +324,9 @@ class _MacCipher:
     def __init__(
         self, stream: _CipherSpec, key: bytes, iv: bytes, mac: bytes, digest: str, size: int
     ) -> None:
-        cipher = stream.make(key, iv)
         self._block = stream.block
-        self._encrypt = cipher.encryptor()
-        self._decrypt = cipher.decryptor()
+        self._encrypt = _BlockStream(stream, key, iv, decrypts=False)
+        self._decrypt = _BlockStream(stream, key, iv, decrypts=True)
         self._mac_key = mac
         self._digest = digest
         self._tag = size
@@ -346,9 +417,9 @@ _AEAD = {
     b"chacha20-poly1305@openssh.com": Suite(64, 0, 0, ChaCha),
 }
 _STREAMS = {
-    b"aes128-ctr": _CipherSpec(16, 16, _ctr),
-    b"aes192-ctr": _CipherSpec(24, 16, _ctr),
-    b"aes256-ctr": _CipherSpec(32, 16, _ctr),
+    b"aes128-ctr": _CipherSpec(16, 16, _ctr, is_counter=True),
+    b"aes192-ctr": _CipherSpec(24, 16, _ctr, is_counter=True),
+    b"aes256-ctr": _CipherSpec(32, 16, _ctr, is_counter=True),
     b"aes128-cbc": _CipherSpec(16, 16, _cbc),
     b"aes192-cbc": _CipherSpec(24, 16, _cbc),
     b"aes256-cbc": _CipherSpec(32, 16, _cbc),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from conchrec.errors import RemoteViolation
 from conchrec.ssh.algorithms import LEGACY
+from conchrec.ssh.context_pool import CONTEXTS
 from conchrec.ssh.packetcipher import MAX_PACKET, Clear, Gcm, Opener, Sealer, is_aead, suite
 
 SUITES = [
@@ -54,6 +55,23 @@ def test_opens_sealed_packet(names: tuple[bytes, bytes], payloads: list[bytes], 
     for number, payload in enumerate(payloads, first):
         sequence = number & 0xFFFFFFFF
         assert unseal(opener, sequence, sealer.seal(sequence, payload)) == payload
+
+
+@pytest.mark.parametrize("sealer_keeps", [False, True])
+@pytest.mark.parametrize(("cipher", "mac"), SUITES)
+def test_continues_after_context_was_dropped(
+    cipher: bytes, mac: bytes, sealer_keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call of one side makes its context again; the other side keeps its own."""
+    sealer, opener = pair(cipher, mac)
+    payloads = [bytes([number]) * 40 * number for number in range(1, 6)]
+    with monkeypatch.context() as patch:
+        if not sealer_keeps:
+            patch.setattr(CONTEXTS, "most", 0)
+        packets = [sealer.seal(sequence, payload) for sequence, payload in enumerate(payloads)]
+    if sealer_keeps:
+        monkeypatch.setattr(CONTEXTS, "most", 0)
+    assert [unseal(opener, sequence, packet) for sequence, packet in enumerate(packets)] == payloads
 
 
 @pytest.mark.parametrize(("cipher", "mac"), SUITES)
