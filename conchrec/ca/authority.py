@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from twisted.conch.ssh.keys import Key
 
 from conchrec.ca.keystore import (
     AgentAuthority,
@@ -25,20 +25,19 @@ from conchrec.ca.keystore import (
     Passphrase,
     Serials,
     SigningFailed,
-    public_line,
 )
 from conchrec.ca.revocation import Revocations, Revoked
 from conchrec.ca.rotation import Rotation, RotationStep
 from conchrec.errors import CertificateRejected, ConfigError
 from conchrec.files import FileStamp, write_atomic
-from conchrec.ssh.certificate import Certificate, CertificateKind, CertificateSigner, issue
+from conchrec.ssh.certificate import Certificate, CertificateKind, CertificateSigner, issue, public_line
 from conchrec.ssh.certificate_extensions import permits
 from conchrec.ssh.server_host_keys import ServerHostKeys
-from conchrec.ssh.signers import KeySigner
 from conchrec.ssh.wire import string
 from conchrec.state.state_file import locked
 
-__all__ = ["Authority", "public_line"]
+if TYPE_CHECKING:
+    from conchrec.ssh.signers import KeySigner
 
 #: Certificates are valid from this time before now on: clocks of targets and users may be slow.
 BACKDATED = timedelta(minutes=5)
@@ -312,6 +311,10 @@ class Authority:
         everything but ``withheld``, the extensions that the user's own certificate lacks. Raises
         CertificateRejected for an invalid login.
         """
+        from twisted.conch.ssh.keys import Key  # slow to import, and only the proxy calls this
+
+        from conchrec.ssh.signers import KeySigner
+
         key = ed25519.Ed25519PrivateKey.generate()
         certificate = self.sign_user(
             string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw()),

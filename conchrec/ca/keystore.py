@@ -7,11 +7,9 @@ private key. All calls block.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -34,7 +32,7 @@ from conchrec.ssh.agent_messages import (
     parse_signature,
     read_message,
 )
-from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of
+from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, blob_of, key_type_of, public_line
 from conchrec.ssh.signatures import is_signed_by
 from conchrec.ssh.wire import string
 from conchrec.state.state_file import locked
@@ -196,11 +194,6 @@ def _nobody(path: Path) -> bytes:
     raise ConfigError("state_dir", f"{path} has a passphrase, but there is no terminal to ask for it")
 
 
-def public_line(blob: bytes) -> str:
-    """``type base64``, as in authorized_keys."""
-    return f"{key_type_of(blob).decode()} {base64.b64encode(blob).decode()}"
-
-
 def read_public_key(path: Path, setting: str) -> bytes:
     """The wire blob of the only plain public key in a file. Raises ConfigError, which names ``setting``."""
     try:
@@ -213,20 +206,6 @@ def read_public_key(path: Path, setting: str) -> bytes:
             setting, f"{path} must contain exactly one public key, like a .pub file of ssh-keygen"
         )
     return blob
-
-
-def blob_of(lines: Iterable[str], kinds: Collection[bytes]) -> bytes | None:
-    """The wire blob of the only key in these lines (``type base64 comment``).
-
-    None where there is no key, or more than one, or one of another type.
-    """
-    filled = [line for line in lines if line.strip()]
-    with contextlib.suppress(IndexError, ValueError, binascii.Error, RemoteViolation):
-        kind, encoded = filled[0].split()[:2]
-        blob = base64.b64decode(encoded, validate=True)
-        if len(filled) == 1 and key_type_of(blob) == kind.encode() and kind.encode() in kinds:
-            return blob
-    return None
 
 
 class Serials:

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from conchrec.ca.keystore import blob_of, public_line
 from conchrec.model import Identity
 from conchrec.reasons import Reason, ReasonCode
-from conchrec.ssh.certificate import KEY_TYPES, Certificate, decode
+from conchrec.ssh.certificate import KEY_TYPES, Certificate, blob_of, decode, public_line
 from conchrec.ssh.krl import Krl, RevokedCertificates, encode
 from conchrec.state.state_file import StateFile
 

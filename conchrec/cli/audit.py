@@ -9,7 +9,7 @@ import argparse
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from conchrec.audit.chain import Head
 from conchrec.audit.files import Unreadable, log_files, oldest_first, read_lines
@@ -20,9 +20,6 @@ from conchrec.config.loader import Config
 from conchrec.ownership import as_invoker
 from conchrec.recording.format.signatures import TrustedKeys
 from conchrec.text import count_of, escape
-
-if TYPE_CHECKING:
-    pass
 
 OK, FAILED, USAGE = 0, 1, 64
 

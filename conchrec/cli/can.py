@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 from conchrec.access.host_rules import rule_for
 from conchrec.access.lock_file import Locks
@@ -39,12 +39,8 @@ from conchrec.config.target_rules import USUAL_PORT, given_address, located, oth
 from conchrec.errors import ConfigError
 from conchrec.model import Identity, Target, named_target
 from conchrec.reasons import ReasonCode
-from conchrec.recording.capture.file_transfers import transfer_programs
 from conchrec.state.state_file import StateFile
 from conchrec.yaml_cursor import as_written, nearest
-
-if TYPE_CHECKING:
-    pass
 
 YES, NO, USAGE = 0, 1, 64
 _DESTINATION = re.compile(
@@ -113,6 +109,8 @@ def command(
     decision = question.decision(user.name)
     forbidden = ""
     if isinstance(decision, Allow) and args.run is not None:
+        from conchrec.recording.capture.file_transfers import transfer_programs  # slow to import
+
         option = why_not(decision.options, "exec", args.run, transfer_programs("exec", args.run))
         forbidden = closed_by(decision.roles, option).rule if option else ""
     if args.json:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TextIO
-
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.testing import MemoryReactor
+from typing import TextIO
 
 from conchrec.access.patterns import HostPattern
 from conchrec.clock import utc_now
@@ -16,13 +14,11 @@ from conchrec.config.loader import Config
 from conchrec.config.model import TargetRule
 from conchrec.errors import ConfigError, ConfigErrors
 from conchrec.model import Target
-from conchrec.ssh.known_hosts import KnownHosts
-
-if TYPE_CHECKING:
-    pass
 
 #: Endpoints that use sockets of the future process: they cannot be tested here.
 _INHERITED = ("systemd:", "haproxy:systemd", "fd:", "haproxy:fd")
+#: The usual endpoint, which Twisted accepts. Twisted takes longer to import than all the rest of the check.
+_PLAIN = re.compile(r"tcp:[0-9]{1,5}(:interface=[0-9A-Za-z.-]+)?")
 
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
@@ -53,6 +49,8 @@ def _lint_warnings(config: Config) -> Iterator[str]:
         if any(set("*?/") & set(name) for name in names):
             # The hosts that a pattern matches are unknown here.
             return any(path.is_file() and path.stat().st_size for path in files)
+        from conchrec.ssh.known_hosts import KnownHosts  # slow to import
+
         known_hosts = KnownHosts.load(files)
         return all(known_hosts.lines_for(_target(name, group)) for name in names)
 
@@ -69,8 +67,11 @@ def _target(name: str, group: TargetRule) -> Target:
 
 def _endpoint_problem(endpoint: str) -> str:
     """What Twisted says about an endpoint; empty where it accepts it."""
-    if endpoint.startswith(_INHERITED):
+    if endpoint.startswith(_INHERITED) or _PLAIN.fullmatch(endpoint):
         return ""
+    from twisted.internet.endpoints import serverFromString
+    from twisted.internet.testing import MemoryReactor
+
     try:
         serverFromString(MemoryReactor(), endpoint)
     except Exception as error:  # a plugin's parser may raise anything

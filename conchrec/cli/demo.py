@@ -21,14 +21,11 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from conchrec.errors import ConchrecError
 from conchrec.reasons import ReasonCode
 from conchrec.text import one_line
-
-if TYPE_CHECKING:
-    pass
 
 #: The programs of OpenSSH that the demo runs.
 CLIENT = ("ssh", "ssh-keygen", "ssh-agent", "ssh-add")

@@ -6,7 +6,7 @@ import argparse
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from conchrec.cli.parsers.init import CLUSTER_NAME
 from conchrec.config.loader import Config
@@ -14,9 +14,6 @@ from conchrec.files import write_atomic
 from conchrec.keys import open_in
 from conchrec.model import parse_host_and_port
 from conchrec.ownership import act_as, foreign_owner
-
-if TYPE_CHECKING:
-    pass
 
 DONE, NO = 0, 1
 

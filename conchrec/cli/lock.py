@@ -14,8 +14,6 @@ from conchrec.access.lock_file import Locks, check_name
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.login_names import USER, is_usable
 from conchrec.access.patterns import HostPattern, address_of
-from conchrec.audit import events as audit_events
-from conchrec.audit.open import audit_once
 from conchrec.cli.can import resolve_target
 from conchrec.cli.rights import account
 from conchrec.clock import utc_now
@@ -27,7 +25,7 @@ from conchrec.recording.format.session_id import LENGTH, is_session_id
 from conchrec.yaml_cursor import nearest
 
 if TYPE_CHECKING:
-    pass
+    from conchrec.audit.events import AuditEvent, LockCreate
 
 DONE, NO, USAGE = 0, 1, 64
 
@@ -104,9 +102,11 @@ def _addresses(config: Config, target: Target) -> list[str]:
     return [str(Target(host=str(address), port=target.port)) for address in addresses]
 
 
-def _lock_event(lock: Lock) -> audit_events.LockCreate:
+def _lock_event(lock: Lock) -> LockCreate:
+    from conchrec.audit.events import LockCreate  # slow to import
+
     until = lock.until
-    return audit_events.LockCreate(
+    return LockCreate(
         kind=lock.kind.value,
         name=lock.name,
         until=until.isoformat(timespec="seconds") if until is not None else "",
@@ -124,14 +124,18 @@ def run_unlock(config: Config, args: argparse.Namespace, out: TextIO, err: TextI
         print(f"conchrec: {kind.value} {name} is not locked; list the locks with: conchrec locks", file=err)
         return NO
     print(f"{kind.value} {name} is no longer locked", file=out)
-    event = audit_events.LockRemove(
+    from conchrec.audit.events import LockRemove  # slow to import
+
+    event = LockRemove(
         kind=kind.value, name=name, by=account(), sudo_user=os.environ.get("SUDO_USER", "")
     )
     return _audit(config, [event], err)
 
 
-def _audit(config: Config, events: Sequence[audit_events.AuditEvent], err: TextIO) -> int:
+def _audit(config: Config, events: Sequence[AuditEvent], err: TextIO) -> int:
     """Append the events to the audit log. The change stays if that fails, and the exit code is NO."""
+    from conchrec.audit.open import audit_once  # slow to import
+
     try:
         audit_once(
             config, *events, dropped=lambda reason: print(f"warning: not sent to syslog: {reason}", file=err)

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import segno
 import yaml
@@ -20,9 +20,6 @@ import yaml
 from conchrec.access.passwords import new_hash, new_secret, otpauth, parse_secret, step_of
 from conchrec.config.loader import Config
 from conchrec.yaml_cursor import nearest
-
-if TYPE_CHECKING:
-    pass
 
 DONE, NO = 0, 1
 #: A shorter password is accepted, with a warning.

@@ -6,15 +6,12 @@ import argparse
 import fnmatch
 import re
 import socket
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from conchrec.ca.authority import CaKind
 from conchrec.config.loader import Config
 from conchrec.keys import open_authority
 from conchrec.model import Target
-
-if TYPE_CHECKING:
-    pass
 
 _ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  these are recognized, not listened on
 

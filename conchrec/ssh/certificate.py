@@ -7,10 +7,12 @@ whole format. ``signatures`` and ``certificate_checks`` decide whether a certifi
 from __future__ import annotations
 
 import base64
+import binascii
+import contextlib
 import enum
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Protocol
@@ -111,6 +113,25 @@ def certificate_type(key_type: bytes) -> bytes:
 def key_type_of(blob: bytes) -> bytes:
     """Return the first string of a key or certificate blob: its type. Raises RemoteViolation."""
     return Reader(blob).string()
+
+
+def public_line(blob: bytes) -> str:
+    """``type base64``, as in authorized_keys."""
+    return f"{key_type_of(blob).decode()} {base64.b64encode(blob).decode()}"
+
+
+def blob_of(lines: Iterable[str], kinds: Collection[bytes]) -> bytes | None:
+    """The wire blob of the only key in these lines (``type base64 comment``).
+
+    None where there is no key, or more than one, or one of another type.
+    """
+    filled = [line for line in lines if line.strip()]
+    with contextlib.suppress(IndexError, ValueError, binascii.Error, RemoteViolation):
+        kind, encoded = filled[0].split()[:2]
+        blob = base64.b64decode(encoded, validate=True)
+        if len(filled) == 1 and key_type_of(blob) == kind.encode() and kind.encode() in kinds:
+            return blob
+    return None
 
 
 def fingerprint(blob: bytes) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from conchrec.ca import authority as module
-from conchrec.ca.authority import BACKDATED, INNER_TTL, Authority, CaKind, public_line
+from conchrec.ca.authority import BACKDATED, INNER_TTL, Authority, CaKind
 from conchrec.ca.keystore import Serials
 from conchrec.ca.revocation import Revoked
 from conchrec.errors import CertificateRejected, ConfigError
-from conchrec.ssh.certificate import CERTIFICATE, Certificate, CertificateKind, decode
+from conchrec.ssh.certificate import CERTIFICATE, Certificate, CertificateKind, decode, public_line
 from conchrec.ssh.certificate_checks import check_host, check_user
 from tests.support.process import environment, program
 

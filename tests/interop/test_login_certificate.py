@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from conchrec.access.certificate_grant import PROXY_ONLY
 from conchrec.access.certificate_permits import SELF_SERVICE
 from conchrec.access.passwords import new_hash
-from conchrec.ca.authority import public_line
 from conchrec.proxy.commands.certificate import NO_AGENT
 from conchrec.ssh import agent_messages as a
-from conchrec.ssh.certificate import SK_ECDSA, SK_ED25519
+from conchrec.ssh.certificate import SK_ECDSA, SK_ED25519, public_line
 from conchrec.ssh.wire import string
 from tests.support.agent import Agent
 from tests.support.client import AccessMethod, Client, Person

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from conchrec.ca.authority import CaKind
 from conchrec.cli.ca.common import DONE, CommandFailed, describe_key, open_and_report
@@ -12,9 +12,6 @@ from conchrec.config.loader import Config
 from conchrec.ssh.certificate import (
     fingerprint,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def run_export(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from conchrec.audit import events
-from conchrec.audit.open import audit_once
-from conchrec.ca import keystore
 from conchrec.ca.authority import Authority
 from conchrec.config.loader import Config
 from conchrec.errors import ConchrecError, WriteFailed
@@ -18,10 +15,14 @@ from conchrec.ownership import as_invoker
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import (
     KEY_TYPES,
+    blob_of,
     fingerprint,
     key_type_of,
 )
 from conchrec.text import decode_text
+
+if TYPE_CHECKING:
+    from conchrec.audit.events import AuditEvent
 
 DONE = 0
 
@@ -57,7 +58,7 @@ def read_blob(path: Path, kinds: Collection[bytes]) -> bytes:
             lines = decode_text(path.read_bytes()).splitlines()
     except OSError as error:
         raise CommandFailed(f"cannot read {path}: {error.strerror}") from error
-    blob = keystore.blob_of(lines, kinds)
+    blob = blob_of(lines, kinds)
     if blob is None:
         allowed = "public key" if len(kinds) == len(KEY_TYPES) else "public key or certificate"
         raise CommandFailed(f"{path} must contain exactly one {allowed}, like a .pub file of ssh-keygen")
@@ -84,8 +85,10 @@ def write_file(path: Path, contents: bytes, mode: int) -> None:
         raise CommandFailed(f"cannot write {path}: {error.strerror}") from error
 
 
-def audit(config: Config, event: events.AuditEvent, err: TextIO) -> None:
+def audit(config: Config, event: AuditEvent, err: TextIO) -> None:
     """Append to the proxy's audit log; where that fails, print a warning."""
+    from conchrec.audit.open import audit_once  # slow to import
+
     try:
         audit_once(config, event)
     except WriteFailed as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from conchrec.audit import events
 from conchrec.ca.authority import Authority, CaKind
@@ -18,9 +18,6 @@ from conchrec.ssh.certificate import (
     key_type_of,
 )
 from conchrec.yaml_cursor import nearest
-
-if TYPE_CHECKING:
-    pass
 
 
 def run_revoke(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:

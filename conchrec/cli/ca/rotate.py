@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from conchrec.audit import events
 from conchrec.ca.authority import CaKind
@@ -13,9 +13,6 @@ from conchrec.config.loader import Config
 from conchrec.ssh.certificate import (
     fingerprint,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def run_rotate(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:

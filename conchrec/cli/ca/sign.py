@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from conchrec.audit import events
-from conchrec.ca.authority import public_line
 from conchrec.cli.ca.common import (
     DONE,
     CommandFailed,
@@ -24,12 +23,10 @@ from conchrec.config.loader import Config
 from conchrec.ssh.certificate import (
     Certificate,
     fingerprint,
+    public_line,
 )
 from conchrec.ssh.wire import string
 from conchrec.yaml_cursor import nearest
-
-if TYPE_CHECKING:
-    pass
 
 
 def run_sign_host(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:

@@ -31,8 +31,6 @@ from conchrec.recording.catalogue.listing import (
     matching_recordings,
     summary,
 )
-from conchrec.recording.evidence.ledger import NAME as LEDGER
-from conchrec.recording.retention import held_recordings
 from conchrec.text import count_of, escape
 
 if TYPE_CHECKING:
@@ -238,6 +236,9 @@ def show(library: Library, sid: str, out: TextIO, errors: TextIO, *, as_json: bo
     if entry is None:
         return report_missing(sid, errors)
     fields = summary(entry)
+    from conchrec.recording.evidence.ledger import NAME as LEDGER  # slow to import
+    from conchrec.recording.retention import held_recordings
+
     if reason := held_recordings(library.root / LEDGER).get(sid):
         fields["held"] = reason
     if as_json:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from conchrec.cli.recordings.keep import identities_of, trusted_keys
 from conchrec.cli.rights import Rights
@@ -29,9 +29,6 @@ from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import TrustedKeys
 from conchrec.recording.storage.layout import MANIFEST, SUFFIXES, RecordingTree
 from conchrec.text import count_of, escape
-
-if TYPE_CHECKING:
-    pass
 
 OK, FAILED = 0, 1
 _DEPTH = 4

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from conchrec.cli.recordings.common import (
     DONE,
@@ -42,9 +42,6 @@ from conchrec.recording.playback.plain_output import PlainOutput, text_parts
 from conchrec.recording.storage.recipients import Identities
 from conchrec.recording.terminal.sanitize import RESET
 from conchrec.text import escape
-
-if TYPE_CHECKING:
-    pass
 
 _EXPORTED_EVENTS = frozenset({OUTPUT, INPUT, RESIZE, MARKER, EXIT})
 """The events that every player understands."""

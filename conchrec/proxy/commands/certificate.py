@@ -14,14 +14,14 @@ from conchrec.access.certificate_grant import Grant, grant
 from conchrec.access.certificate_permits import SELF_SERVICE
 from conchrec.access.credentials import fingerprint
 from conchrec.audit import events
-from conchrec.ca.authority import CaKind, public_line
+from conchrec.ca.authority import CaKind
 from conchrec.errors import ConfigErrors, RemoteViolation
 from conchrec.proxy.agents import ANSWER_SECONDS
 from conchrec.proxy.commands.command_request import CommandRefused, CommandRequest
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.agent import AgentError, AgentKeyManager
 from conchrec.ssh.agent_messages import AgentIdentity
-from conchrec.ssh.certificate import Certificate, decode
+from conchrec.ssh.certificate import Certificate, decode, public_line
 from conchrec.ssh.wire import string
 
 #: The most that ``sign`` reads, in bytes: room for a key with a long comment.

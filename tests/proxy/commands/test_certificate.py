@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from conchrec.access.policy import Policy
 from conchrec.access.role import Role
 from conchrec.audit.events import CertCreate
-from conchrec.ca.authority import Authority, public_line
+from conchrec.ca.authority import Authority
 from conchrec.ca.revocation import Revoked
 from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.model import Identity
@@ -21,6 +21,7 @@ from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.commands import certificate
 from conchrec.proxy.commands.command_request import CommandRequest
 from conchrec.proxy.commands.output import Console
+from conchrec.ssh.certificate import public_line
 from tests.support.auditlog import AuditMemory
 from tests.support.context import memory_context, memory_settings
 from tests.support.logins import key
