@@ -19,7 +19,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 
-from bench import bulk, echo, find, hostile, idle, logins, machine, rekeys, report, slow
+from bench import bulk, commands, echo, find, hostile, idle, logins, machine, rekeys, report, slow
 from bench.benchmark import FULL, QUICK, Benchmark, Effort, Run
 from bench.figures import Outcome, missed_at_gate
 from bench.legs import negotiated
@@ -38,6 +38,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     idle.IDLE,
     slow.SLOW,
     rekeys.REKEYS,
+    commands.COMMANDS,
     find.FIND,
     hostile.HOSTILE,
 )
