@@ -10,7 +10,6 @@ its middle, or one that does not match its checkpoints, stays exactly as it is, 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from datetime import datetime, timedelta
 from typing import BinaryIO
 
 from conchrec.errors import RecordingError, error_text
+from conchrec.file_lock import lock
 from conchrec.files import NewFile, open_regular
 from conchrec.provenance import Provenance
 from conchrec.reasons import Reason, ReasonCode
@@ -278,7 +278,7 @@ def _complete(finisher: Finisher, sid: str, pause: Callable[[], None], *, opened
             )
         with open(open_regular(name, os.O_RDWR, dir_fd=day), "r+b") as file:
             try:
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file.fileno())
             except BlockingIOError:
                 return None
             if _exists(sid + MANIFEST, day):
@@ -405,7 +405,7 @@ def _recompressed(file: BinaryIO, name: str, day: int, whole: int, end: bytes) -
     """Replace ``file`` by a new compressed and locked one, with its first ``whole`` bytes (decompressed) and
     ``end``."""
     with NewFile(name, dir_fd=day) as new:
-        fcntl.flock(new.file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(new.file.fileno())
         packer = encodings.ZstdFrames()
         file.seek(0)
         with encodings.decompress(file, True) as plain:

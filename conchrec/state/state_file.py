@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from conchrec.errors import ConfigError
+from conchrec.file_lock import exclusive_file
 from conchrec.files import FileStamp, write_atomic
 from conchrec.ownership import create
 
@@ -29,11 +29,8 @@ def locked(directory: Path) -> Iterator[None]:
         descriptor = create(path, os.O_RDWR)
     except FileExistsError:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with exclusive_file(descriptor):
         yield
-    finally:
-        os.close(descriptor)
 
 
 class StateFile(Generic[T]):

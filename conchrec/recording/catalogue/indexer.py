@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import RecordingError, error_text
-from conchrec.file_lock import wait_for_lock
+from conchrec.file_lock import lock
 from conchrec.text import decode_text, one_line
 
 STOPPED = "the indexer stopped while it read this recording"
@@ -152,7 +152,7 @@ def _lock(directory: Path, patience: float) -> Iterator[bool]:
 
 def _is_locked(descriptor: int, deadline: float) -> bool:
     try:
-        wait_for_lock(descriptor, deadline, _PAUSE_SECONDS)
+        lock(descriptor, deadline, _PAUSE_SECONDS)
     except BlockingIOError:
         return False
     except OSError:

@@ -8,7 +8,6 @@ conchrec does not run. Heads are also in the audit log, and from there in syslog
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gzip
 import io
 import json
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from conchrec.errors import RecordingError
+from conchrec.file_lock import exclusive_file
 from conchrec.files import read_regular, write_atomic
 from conchrec.reasons import ReasonCode
 from conchrec.recording.evidence.continuity import Position
@@ -84,13 +84,13 @@ class HeadFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock: one process at a time decides which head is the last. Raises OSError."""
-        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        """Hold the lock: one process at a time decides which head is the last. Raises OSError.
+
+        It is on the directory itself, not on the file that ``state.state_file`` locks there: the end of a
+        recording does not wait for a command that changes keys.
+        """
+        with exclusive_file(os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)):
             yield
-        finally:
-            os.close(descriptor)
 
     def _read_all(self) -> dict[str, object]:
         try:

@@ -13,7 +13,6 @@ continue that, a line with the act ``broken`` is signed first, which says so.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import threading
 import time
@@ -23,7 +22,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from conchrec.file_lock import wait_for_lock
+from conchrec.file_lock import lock, release
 from conchrec.files import open_regular
 from conchrec.ownership import create
 from conchrec.recording.evidence.continuity import (
@@ -247,7 +246,7 @@ class Ledger:
                 yield descriptor
             finally:
                 if self._descriptor is not None:
-                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                    release(self._descriptor)
         finally:
             self._writing.release()
 
@@ -463,7 +462,7 @@ def complete_lines(readline: Callable[[int], bytes]) -> Iterator[bytes]:
 
 def _flock(descriptor: int, deadline: float) -> None:
     try:
-        wait_for_lock(descriptor, deadline, _RETRY_SECONDS)
+        lock(descriptor, deadline, _RETRY_SECONDS)
     except BlockingIOError:
         raise _lock_error() from None
 

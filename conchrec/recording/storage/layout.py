@@ -6,7 +6,6 @@ somebody who can write there cannot lead conchrec to other files. Directories ar
 
 from __future__ import annotations
 
-import fcntl
 import heapq
 import os
 import re
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from conchrec.file_lock import lock
 from conchrec.files import NewFile, open_regular, read_regular, sync_directory
 from conchrec.recording.format.session_id import ALPHABET, LENGTH, first_at, time_of
 
@@ -113,7 +113,7 @@ class RecordingTree:
                 yield True
                 return
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(descriptor)
             except BlockingIOError:
                 yield False
             else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import threading
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
+from conchrec.file_lock import lock
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -185,7 +185,7 @@ def create(name: str, directory: int) -> DiskFile:
     )
     try:
         os.fchmod(descriptor, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor)
         if os.fstat(descriptor).st_size:
             # The recovery of another process wrote to it between the creation and the lock.
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
