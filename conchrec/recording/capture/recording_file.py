@@ -13,8 +13,6 @@ from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.storage.spool import Spool
 
 _log = Logger()
-#: More pieces than this are joined: a system call takes 1,024 (IOV_MAX), but many small pieces cost more.
-_PIECES = 64
 
 
 class RecordingFile:
@@ -48,7 +46,7 @@ class RecordingFile:
     def append(self, lines: list[bytes]) -> None:
         """Write complete lines. Where that fails, the recording fails, and the error is raised."""
         try:
-            self.spool.append(*(lines if len(lines) <= _PIECES else (b"".join(lines),)))
+            self.spool.append(*lines)
         except RecordingError as error:
             self._lifecycle.fail(error)
             raise

@@ -18,6 +18,8 @@ from typing import Protocol
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
 from conchrec.file_lock import lock
 
+#: More pieces than this are joined: a system call takes 1,024 (IOV_MAX), but many small pieces cost more.
+_PIECES = 64
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -103,22 +105,22 @@ class Spool:
         return self._hash.hexdigest()
 
     def append(self, *lines: bytes) -> None:
-        """Write complete lines through to the operating system, one or more in each piece.
+        """Write complete lines through to the operating system.
 
         Raises SpoolFull or WriteFailed. Then the file still ends with a complete line, as far as the disk
         allows it, and ``size``, ``lines`` and ``digest`` say what is there.
         """
+        pieces: Sequence[bytes] = lines if len(lines) <= _PIECES else (b"".join(lines),)
         if self._compressor is not None:
-            self._store((self._compressor.compress(lines),))
+            self._store((self._compressor.compress(pieces),))
         else:
             try:
-                self._store(lines)
+                self._store(pieces)
             except RecordingError:
-                joined = b"".join(lines)
-                self._count(joined[: self.stored - self.size])
+                kept = b"".join(pieces)[: self.stored - self.size]
+                self._count((kept,), kept.count(b"\n"))
                 raise
-        for piece in lines:
-            self._count(piece)
+        self._count(pieces, len(lines))
 
     def cut(self) -> None:
         """End the current part: what was appended can be read without the rest. Raises like ``append``."""
@@ -147,10 +149,11 @@ class Spool:
             raise recording_error(error) from error
         self.stored += written
 
-    def _count(self, lines: bytes) -> None:
-        self.size += len(lines)
-        self.lines += lines.count(b"\n")
-        self._hash.update(lines)
+    def _count(self, pieces: Sequence[bytes], lines: int) -> None:
+        self.lines += lines
+        for piece in pieces:
+            self.size += len(piece)
+            self._hash.update(piece)
 
     def sync(self) -> None:
         """Sync the file to the disk. Blocks, so it runs in a thread. Raises RecordingError."""

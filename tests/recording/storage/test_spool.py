@@ -21,7 +21,7 @@ def test_writes_complete_lines_at_once() -> None:
     file = FailingFile()
     spool = Spool(file)
     spool.append(b"one\n")
-    spool.append(b"two\nthree\n")
+    spool.append(b"two\n", b"three\n")
     assert file.contents == b"one\ntwo\nthree\n"
     assert spool.size == 14
     assert spool.digest == hashlib.sha256(b"one\ntwo\nthree\n").hexdigest()
@@ -29,7 +29,7 @@ def test_writes_complete_lines_at_once() -> None:
 
 def test_completes_short_write() -> None:
     file = FailingFile(at_most=3)
-    Spool(file).append(b"a line that is long\nand another\n")
+    Spool(file).append(b"a line that is long\n", b"and another\n")
     assert file.contents == b"a line that is long\nand another\n"
 
 
@@ -72,7 +72,7 @@ def test_keeps_complete_lines_and_their_digest_after_a_failure(
     everything = b"".join(lines)
     fits = everything if len(everything) <= room else everything[: everything.rfind(b"\n", 0, room) + 1]
     assert file.contents == fits
-    assert spool.size == len(fits)
+    assert (spool.size, spool.lines) == (len(fits), fits.count(b"\n"))
     assert spool.digest == hashlib.sha256(fits).hexdigest()
 
 
@@ -80,7 +80,7 @@ def test_raises_first_error_when_torn_line_cannot_be_cut_off() -> None:
     file = FailingFile(room=5, truncates=False)
     spool = Spool(file)
     with pytest.raises(SpoolFull):
-        spool.append(b"one\ntwo\n")
+        spool.append(b"one\n", b"two\n")
     assert (spool.size, spool.digest) == (4, hashlib.sha256(b"one\n").hexdigest())
 
 
