@@ -6,6 +6,9 @@ connections of one user are charged to one ``Share`` (before the login: all conn
 Shares with more work take turns, so fifty connections of one user get as much time as one. A peer that
 sends little is served at once.
 
+What a slice has written is sent when the slice ends (``after_slice``): joined, and without waiting for the
+next turn.
+
 The budgets delay messages and never refuse them. If no other share waits, a share gets all the time.
 """
 
@@ -16,7 +19,11 @@ from collections.abc import Callable
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from twisted.logger import Logger
+
 from conchrec.clock import Clock, DelayedCall
+
+_log = Logger()
 
 #: The budget of one share for one slice, in seconds and messages. A full read of a bulk transfer needs
 #: less.
@@ -73,6 +80,10 @@ class Share:
         """
         return self._turns.run(self, work)
 
+    def after_slice(self, send: Callable[[], object]) -> None:
+        """Call ``send`` when the current slice ends; without one, in the next turn."""
+        self._turns.after_slice(send)
+
 
 class TurnScheduler:
     """The budgets of one process."""
@@ -89,6 +100,8 @@ class TurnScheduler:
         self._is_running = False
         self._slice_end = 0.0
         self._messages_left = 0
+        #: What sends the output of the current slice.
+        self._senders: list[Callable[[], object]] = []
 
     def of_user(self, user: str) -> Share:
         """Return the share of all connections of a user."""
@@ -113,6 +126,22 @@ class TurnScheduler:
         if more:
             self._defer(work.share or share, work)
         return more
+
+    def after_slice(self, send: Callable[[], object]) -> None:
+        """Call ``send`` when the current slice ends; without one, in the next turn."""
+        self._senders.append(send)
+        if len(self._senders) == 1 and not self._is_running:
+            self._clock.callLater(0, self._send_output)
+
+    def _send_output(self) -> None:
+        """Send what was written, also what that causes others to write."""
+        while self._senders:
+            senders, self._senders = self._senders, []
+            for send in senders:
+                try:
+                    send()
+                except Exception:
+                    _log.failure("unexpected error while output was sent")
 
     def _run_at_once(self, share: Share, work: SlicedWork) -> bool:
         """Run a slice now, if the budgets of this turn allow it."""
@@ -141,6 +170,8 @@ class TurnScheduler:
         self._is_running, self._slice_end, self._messages_left = True, began + seconds, messages
         try:
             more = work.run_slice(self._count_message)
+            if self._senders:
+                self._send_output()
         finally:
             self._is_running = False
         return more, self._clock.seconds() - began, messages - self._messages_left

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.conch.ssh.service import SSHService
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -31,6 +32,7 @@ from conchrec.ssh.key_exchange import MAX_BLOCKED, MAX_BLOCKED_EARLY, KeyExchang
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packet_reader import READ_AT_MOST, PacketReader
 from conchrec.ssh.peer_limits import MAX_BEHIND, MAX_UNREAD, SendBacklog
+from conchrec.ssh.socket_writer import SocketWriter
 from conchrec.ssh.timers import Timers
 from conchrec.ssh.wire import Reader, string, uint32
 
@@ -71,6 +73,9 @@ class SSHTransport(Protocol):
         self.outbound = OutboundPackets()
         self._reader = PacketReader(self, self.inbound, clock, share)
         self._backpressure = WriteBackpressure()
+        #: None if the transport is no socket, as for a tunnel, or if there is no share.
+        self._writer: SocketWriter | None = None
+        self._write: Callable[[bytes], object] = lambda data: self.transport.write(data)
         self._is_logged_in = False
         self.service: SSHService | None = None
         self._is_connected = False
@@ -182,18 +187,27 @@ class SSHTransport(Protocol):
             turn = getattr(self.transport, switch, None)
             if turn is not None:
                 turn(True)
-        self._set_read_size()
         if hasattr(self.transport, "SEND_LIMIT"):
             self.transport.SEND_LIMIT = SEND_AT_MOST
-        self.transport.registerProducer(self._backpressure, True)
+        if self.share is not None and IReadWriteDescriptor.providedBy(self.transport):
+            self._writer = SocketWriter(
+                self.transport, self._backpressure, self.share.after_slice, READ_AT_MOST
+            )
+            self._write = self._writer.write
+        else:
+            self.transport.registerProducer(self._backpressure, True)
+        self._set_read_size()
         self._reader.connect(self.transport)
         if self._identifications.ours is not None:
             self._send_identification()
 
     def _set_read_size(self) -> None:
         """Set how many bytes are read from the socket at once."""
+        size = READ_AT_MOST if self._is_logged_in else READ_EARLY
         if hasattr(self.transport, "bufferSize"):
-            self.transport.bufferSize = READ_AT_MOST if self._is_logged_in else READ_EARLY
+            self.transport.bufferSize = size
+        if self._writer is not None:
+            self._writer.limit = size
 
     def _finish_login(self) -> None:
         """Handle USERAUTH_SUCCESS, directly after it was sent or received."""
@@ -207,7 +221,7 @@ class SSHTransport(Protocol):
     def _send_identification(self) -> None:
         """Send our identification string and start the first key exchange."""
         assert self._identifications.ours is not None
-        self.transport.write(self._identifications.ours + b"\r\n")
+        self._write(self._identifications.ours + b"\r\n")
         self.kex.begin_first()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
@@ -249,7 +263,9 @@ class SSHTransport(Protocol):
         self._timers.start("last words", LAST_WORDS, self.abort)
         self._is_closing = True
         self.kex.stop()
-        # A paused producer would keep the socket from closing.
+        if self._writer is not None:
+            self._writer.finish()
+        # A producer would keep the socket from closing.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
@@ -260,6 +276,8 @@ class SSHTransport(Protocol):
     def abort(self) -> None:
         """Drop the connection and all data that was not sent."""
         self._is_closing = True
+        if self._writer is not None:
+            self._writer.discard()
         if self.transport is not None and self.lost is None:
             self.transport.abortConnection()
 
@@ -375,7 +393,7 @@ class SSHTransport(Protocol):
                 return
         else:
             self._backlog.total = 0
-        self.transport.write(self.outbound.packet(number, payload))
+        self._write(self.outbound.packet(number, payload))
         if number == a.USERAUTH_SUCCESS:
             self._finish_login()
 

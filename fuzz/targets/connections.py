@@ -9,6 +9,7 @@ from conchrec.ssh import messages as m
 from conchrec.ssh import numbers as a
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
+from conchrec.ssh.fair_turns import TurnScheduler
 from conchrec.ssh.wire import string, uint32
 from fuzz.limits import Broken
 from fuzz.target import Target
@@ -86,7 +87,7 @@ class Host:
             echo.stream = Stream.accept(opening, echo)
         elif kind == b"direct-tcpip":
             m.Forwarded.parse(opening.request.extra)
-            tunnel = Tunnel(Now(), peer="peer", host="host")
+            tunnel = Tunnel(TurnScheduler(Now()), peer="peer", host="host")
             tunnel.attach(Stream.accept(opening, tunnel))
             # An SSH server inside the connection, as every target is.
             tunnel.start(Pair(connect=False).server)

@@ -19,6 +19,7 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Channel, Connection
+from conchrec.ssh.fair_turns import TurnScheduler
 from conchrec.ssh.signers import Signer
 from conchrec.ssh.userauth_client import Login, UserAuthClient
 from conchrec.ssh.userauth_server import UserAuthServer
@@ -252,7 +253,8 @@ class Nested:
     def __init__(self, outer_chunk: int) -> None:
         self._outer = LoggedIn(Pair(algorithms=FAST, chunk=outer_chunk)).begin()
         outer = self._outer
-        client_tunnel, server_tunnel = (Tunnel(Now(), peer="peer", host="host") for _ in range(2))
+        turns = TurnScheduler(Now())
+        client_tunnel, server_tunnel = (Tunnel(turns, peer="peer", host="host") for _ in range(2))
         client_tunnel.attach(Stream.open(outer.client, b"direct-tcpip", client_tunnel))
         self.pump()
         server_tunnel.attach(Stream.accept(outer.server_handler.openings[-1], server_tunnel))

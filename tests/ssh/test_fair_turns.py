@@ -149,6 +149,44 @@ def test_charges_nested_reader_to_current_slice() -> None:
     assert (outer.left, inner.left) == (0, 0)
 
 
+def test_sends_output_at_end_of_slice() -> None:
+    """Also what a sender causes others to write; an error stops nobody else."""
+    clock = Clock()
+    turns = TurnScheduler(clock)
+    share = turns.of_user("joe")
+    log: list[Messages] = []
+    sent: list[tuple[str, int]] = []
+    reader = Messages(clock, share, 3, log)
+
+    def send_inner() -> None:
+        sent.append(("inner", len(log)))
+        share.after_slice(lambda: sent.append(("outer", len(log))))
+
+    def fail() -> None:
+        raise OSError("no such socket")
+
+    def write_once() -> None:
+        if len(log) == 1:
+            share.after_slice(fail)
+            share.after_slice(send_inner)
+
+    reader.on_message = write_once
+    share.run(reader)
+    assert sent == [("inner", 3), ("outer", 3)]
+    assert clock.getDelayedCalls() == []
+
+
+def test_sends_output_in_next_turn_without_slice() -> None:
+    clock = Clock()
+    turns = TurnScheduler(clock)
+    sent: list[str] = []
+    for name in ("first", "second"):
+        turns.after_slice(lambda name=name: sent.append(name))  # type: ignore[misc]
+    assert (sent, len(clock.getDelayedCalls())) == ([], 1)
+    turn(clock)
+    assert sent == ["first", "second"]
+
+
 def test_moves_reader_when_share_changes() -> None:
     clock = Clock()
     turns = TurnScheduler(clock)
@@ -251,8 +289,9 @@ def test_handles_inner_connection_in_slices() -> None:
     """Its bytes come through a tunnel, which returns no window while too many bytes wait."""
     pair = Pair(connect=False)
     clock = pair.clock
-    tunnel = Tunnel(clock, peer=None, host=None, capacity=64 * 1024)
-    pair.server.charge_to(TurnScheduler(clock).of_user("joe"))
+    turns = TurnScheduler(clock)
+    tunnel = Tunnel(turns, peer=None, host=None, capacity=64 * 1024)
+    pair.server.charge_to(turns.of_user("joe"))
     user, handler = Receiver(), Handler()
     loop = Loop(Handler(), handler)
     channel = loop.left.open(b"direct-tcpip", user, window=WINDOW, max_packet=MAX_PACKET)

@@ -465,7 +465,7 @@ class OuterConnection:
         if self._is_over:
             target.drop()
             return
-        tunnel = Tunnel(self._services.clock, peer=self._addr, host=self._addr)
+        tunnel = Tunnel(self._services.turns, peer=self._addr, host=self._addr)
         # ``attach_tunnel`` gives it its window.
         tunnel.attach(Stream.accept(opening, tunnel, window=0))
         self.targets.attach_tunnel(target, tunnel)

@@ -201,8 +201,8 @@ class OuterSession:
 
     def _start_tunnel(self, name: bytes) -> None:
         transport = self._owner.transport
-        clock = self._services.clock
-        tunnel = self._tunnel = Tunnel(clock, peer=transport.getPeer(), host=transport.getHost())
+        turns = self._services.turns
+        tunnel = self._tunnel = Tunnel(turns, peer=transport.getPeer(), host=transport.getHost())
         tunnel.attach(self._stream)
         Deferred.fromCoroutine(self._connect(name, tunnel)).addErrback(self._not_connected)
 

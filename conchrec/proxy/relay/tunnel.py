@@ -2,8 +2,8 @@
 
 There is no socket and no pipe. An error in the protocol that runs on a tunnel ends that channel alone.
 
-Bytes that the inner transport writes in one turn of the reactor are sent together, in full outer packets: a
-packet of the target, with the length and MAC of the inner connection, is a little longer than one of them.
+Bytes that the inner transport writes in one slice (``fair_turns``) are sent together, in full outer packets:
+a packet of the target, with the length and MAC of the inner connection, is a little longer than one of them.
 
 Backpressure works in both directions. The outer window is returned as the inner transport consumes the data,
 but not while somebody holds it (``hold``), as when the target's socket does not drain. Data that the user's
@@ -21,10 +21,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from conchrec.clock import Clock
 from conchrec.ssh import messages as m
 from conchrec.ssh.backpressure import Backpressure, Producer, change_reasons
 from conchrec.ssh.channel_stream import WINDOW, Stream
+from conchrec.ssh.fair_turns import TurnScheduler
 
 _log = Logger()
 
@@ -32,7 +32,7 @@ _log = Logger()
 HIGH = 512 * 1024
 #: When fewer bytes than this wait, the producer is resumed.
 LOW = 128 * 1024
-#: Written bytes beyond this number are sent before the end of the turn.
+#: Written bytes beyond this number are sent before the end of the slice.
 WRITE_BYTES = 128 * 1024
 
 
@@ -53,9 +53,9 @@ class ByteProtocol(Protocol):
 class Tunnel:
     """An ITransport on a channel: ``attach`` gives it the channel's stream, ``start`` its protocol."""
 
-    def __init__(self, clock: Clock, *, peer: object, host: object, capacity: int = WINDOW) -> None:
+    def __init__(self, turns: TurnScheduler, *, peer: object, host: object, capacity: int = WINDOW) -> None:
         """``capacity`` is the number of bytes that may wait here on their way to the target."""
-        self._clock = clock
+        self._turns = turns
         self.set_capacity(capacity)
         self._peer = peer
         self._host = host
@@ -137,7 +137,7 @@ class Tunnel:
     # --- ITransport
 
     def write(self, data: bytes) -> None:
-        """Send ``data`` to the user, with everything else that is written in this turn of the reactor."""
+        """Send ``data`` to the user, with everything else that is written in this slice."""
         if self._stream is None or self.disconnecting:
             return
         self.sent += len(data)
@@ -149,9 +149,9 @@ class Tunnel:
             self._flush()
         elif not self._is_flush_scheduled:
             self._is_flush_scheduled = True
-            self._clock.callLater(0, self._end_turn)
+            self._turns.after_slice(self._end_slice)
 
-    def _end_turn(self) -> None:
+    def _end_slice(self) -> None:
         self._is_flush_scheduled = False
         self._flush()
 

@@ -11,6 +11,7 @@ from conchrec.clock import Clock
 from conchrec.proxy.relay.tunnel import HIGH, LOW, WRITE_BYTES, Tunnel
 from conchrec.ssh import messages as m
 from conchrec.ssh.channel_stream import MAX_PACKET, WINDOW, Stream
+from conchrec.ssh.fair_turns import TurnScheduler
 from tests.ssh.test_channel_stream import User
 from tests.support.loop import Handler, Loop
 from tests.support.now import Now
@@ -55,7 +56,7 @@ class Pair:
         self.user = User()
         self.stream = Stream.open(self.loop.left, b"direct-tcpip", self.user)
         self.loop.pump()
-        self.tunnel = Tunnel(clock or Now(), peer="user", host="proxy")
+        self.tunnel = Tunnel(TurnScheduler(clock or Now()), peer="user", host="proxy")
         self.tunnel.attach(Stream.accept(handler.openings[0], self.tunnel))
         self.loop.pump()
 
@@ -215,7 +216,7 @@ def test_capacity_limits_both_directions() -> None:
     user = User()
     stream = Stream.open(loop.left, b"session", user)
     loop.pump()
-    tunnel = Tunnel(Now(), peer="user", host="proxy")
+    tunnel = Tunnel(TurnScheduler(Now()), peer="user", host="proxy")
     tunnel.attach(Stream.accept(handler.openings[0], tunnel, window=0))
     stream.write(bytes(WINDOW))
     loop.pump()
