@@ -125,7 +125,7 @@ def test_commands_of_examples_exist(page: Page, capsys: pytest.CaptureFixture[st
         plain = plain.replace("NUMBER:DIGEST", LEDGER_HEAD)
         for arguments in commands_of(plain, "conchrec"):
             try:
-                main._parser(arguments).parse_args(arguments)
+                main.make_parser(arguments).parse_args(arguments)
             except SystemExit as leaving:
                 if leaving.code != 0:
                     wrong.append(f"{line}: {capsys.readouterr().err}")

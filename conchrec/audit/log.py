@@ -190,6 +190,11 @@ class AuditLog:
         self._descriptor = -1
 
     @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._descriptor < 0
+
+    @property
     def _is_begun(self) -> bool:
         return self._link.number > 0
 

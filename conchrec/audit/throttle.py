@@ -191,6 +191,11 @@ class AuditThrottle:
 
     # -- called by the owner
 
+    @property
+    def entry_count(self) -> int:
+        """How many groups, connections with groups, and token buckets are in memory."""
+        return len(self._groups) + len(self._connection_groups) + len(self._buckets)
+
     def tick(self) -> None:
         """Write the groups that were counted long enough."""
         now = self._monotonic()

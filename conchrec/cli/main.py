@@ -119,7 +119,7 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO, *, prepare: Callable[[],
 
     ``prepare`` is called before the command, but not for help and wrong arguments.
     """
-    parser = _parser(argv)
+    parser = make_parser(argv)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             args = parser.parse_args(argv)
@@ -164,7 +164,8 @@ def _run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
         return NO
 
 
-def _parser(argv: Sequence[str]) -> Parser:
+def make_parser(argv: Sequence[str]) -> Parser:
+    """Return the parser for these arguments: only with the command that they name, or with all commands."""
     parser = Parser(prog="conchrec", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.set_defaults(needs_config=True, rights=Rights.OWNER, parser=parser)

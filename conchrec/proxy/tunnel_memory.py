@@ -16,6 +16,11 @@ class TunnelMemory:
     def __init__(self) -> None:
         self._reserved: dict[str, int] = {}
 
+    @property
+    def user_count(self) -> int:
+        """How many users have tunnels."""
+        return len(self._reserved)
+
     def reserved(self, user: str) -> int:
         """Bytes that all tunnels of this user may hold together."""
         return self._reserved.get(user, 0)

@@ -277,15 +277,12 @@ def test_limits_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         who = Who(**{**JOE, "cid": f"c{number}", "user": f"u{number}"})
         for _ in range(BURST + 1):
             bench.throttle.emit(Resize(**who, columns=80, rows=24))
-    assert len(bench.throttle._groups) == 200 == len(bench.throttle._connection_groups)
+    buckets = 2 * (200 + 50)
+    assert bench.throttle.entry_count == 200 + 200 + buckets, "groups and their connections are limited"
     assert len(bench.repeated) == 50
     bench.seconds = 60
     bench.throttle.tick()
-    assert (
-        not bench.throttle._groups
-        and not bench.throttle._connection_groups
-        and not len(bench.throttle._buckets)
-    )
+    assert bench.throttle.entry_count == 0
 
 
 EVENTS = st.sampled_from(
@@ -314,7 +311,9 @@ def test_counts_each_event_exactly_once(
         bench.throttle.tick()
     bench.throttle.flush()
     assert bench.names() == emitted
-    assert not bench.throttle._groups and not bench.throttle._connection_groups
+    bench.seconds += 1000  # all buckets are full again
+    bench.throttle.tick()
+    assert bench.throttle.entry_count == 0
 
 
 @pytest.mark.parametrize("size", [1, 20, 100, 1000, 100_000])

@@ -7,7 +7,7 @@ import itertools
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from conchrec.cli.main import _parser
+from conchrec.cli.main import make_parser
 from conchrec.proxy.commands.command_table import COMMANDS
 from tests.docs import markdown
 
@@ -17,7 +17,7 @@ _COMMON = ("help", "config")
 
 def page() -> str:
     """All commands of ``conchrec``: those with subcommands as sections, the others below them."""
-    root = _parser([])
+    root = make_parser([])
     parts = [markdown.contents(f"`{parser.prog}`" for parser, _ in _subcommands(root))]
     for parser, help_text in _subcommands(root):
         parts.append(_command(parser, help_text, "###"))
@@ -37,7 +37,7 @@ def ssh_page() -> str:
 
 def parsers() -> Iterator[argparse.ArgumentParser]:
     """The parser of each command and subcommand."""
-    for parser, _ in _subcommands(_parser([])):
+    for parser, _ in _subcommands(make_parser([])):
         yield parser
         yield from (below for below, _ in _subcommands(parser))
 

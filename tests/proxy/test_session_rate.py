@@ -47,9 +47,14 @@ def test_does_not_count_sessions_that_are_refused() -> None:
 
 def test_forgets_users_beyond_limit() -> None:
     rate = SessionRate(Clock())
-    for number in range(REMEMBERED + 100):
+    for user in ("joe", "ann"):
+        for _ in range(SESSION_BURST):
+            rate.delay(user)
+    for number in range(REMEMBERED - 1):
         rate.delay(str(number))
-    assert len(rate._sessions) == REMEMBERED
+    delay = rate.delay("ann")
+    assert delay is not None and delay > 0, "one of the last users"
+    assert rate.delay("joe") == 0.0, "forgotten"
 
 
 def test_event_is_due_once_a_minute_for_each_user() -> None:

@@ -38,4 +38,4 @@ def test_reuses_windows_when_released(steps: list[bool]) -> None:
     for window in held:
         memory.release("joe", window)
     assert memory.reserved("joe") == 0
-    assert not memory._reserved
+    assert memory.user_count == 0

@@ -59,9 +59,7 @@ async def test_accepts_few_connections_in_one_turn(kind: str, tmp_path: Path) ->
     service = listener(
         f"unix:{path}" if kind == "unix" else "tcp:0:interface=127.0.0.1", factory, [], reactor
     )
-    service.privilegedStartService()
-    port: Any = await service._waitingForPort
-    service._waitingForPort = None
+    port: Any = await service.endpoint.listen(service.factory)
     try:
         with ExitStack() as crowd:
             for _ in range(10 * ACCEPTS):

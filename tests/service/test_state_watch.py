@@ -45,7 +45,7 @@ def test_ends_connection_that_cannot_be_checked(tmp_path: Path) -> None:
     context = memory_context()
     for live in all_live:
         context.registry.add_connection(live)
-    locks, log = Locks(tmp_path, lambda: NOON), audit_log(tmp_path / "audit.jsonl")
+    locks, log = Locks(tmp_path, lambda: NOON), audit_log(tmp_path)
     watch = StateWatch(context, context.services.authority, locks, AuditThrottle(log), log)
     with capturedLogs() as logged:
         watch.recheck()

@@ -165,6 +165,11 @@ class Follower:
             over=is_over or (self._tail.ended and not self._events and not behind),
         )
 
+    @property
+    def screen(self) -> Screen | None:
+        """The recorded terminal as it is now; None before the header was read."""
+        return self._screen
+
     def picture(self) -> str:
         """Return what is on the screen, as lines."""
         return render_lines(self._screen, self._painter.columns) if self._screen is not None else ""

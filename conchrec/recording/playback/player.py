@@ -229,6 +229,11 @@ class Player:
             left = self._play(now, left)
         return self._frame(now, more=left <= 0 or self._target_time is not None)
 
+    @property
+    def screen(self) -> Screen:
+        """The recorded terminal, as far as the recording was played."""
+        return self._screen
+
     def picture(self) -> str:
         """Return what is on the screen, as lines."""
         return render_lines(self._screen, self._painter.columns)

@@ -41,6 +41,11 @@ class ZstdFrames:
     def __init__(self) -> None:
         self._frame: zstandard.ZstdCompressionObj | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a frame, and with it the memory of a compressor."""
+        return self._frame is not None
+
     def compress(self, lines: Sequence[bytes]) -> bytes:
         """Return a block of the current frame that holds these lines."""
         import zstandard

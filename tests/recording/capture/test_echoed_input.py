@@ -22,13 +22,13 @@ class Terminal:
     def shows(self, text: str) -> None:
         first, newline, rest = text.encode().partition(b"\n")
         self.line.feed(first)
-        self._take(self.echo.shown(self.now, newline=bool(newline)))
+        self.take(self.echo.shown(self.now, newline=bool(newline)))
         self.line.feed(newline + rest)
 
     def types(self, text: str) -> None:
-        self._take(self.echo.typed(text.encode(), self.now))
+        self.take(self.echo.typed(text.encode(), self.now))
 
-    def _take(self, results: list[EchoResult]) -> None:
+    def take(self, results: list[EchoResult]) -> None:
         self.results += [result.text if isinstance(result, ShownInput) else "<dropped>" for result in results]
 
     @property
@@ -142,8 +142,8 @@ def test_keeps_letters_that_come_in_parts() -> None:
     terminal = Terminal()
     terminal.shows("$ ")
     data = "ü".encode()
-    terminal._take(terminal.echo.typed(data[:1], 0))
-    terminal._take(terminal.echo.typed(data[1:], 0))
+    terminal.take(terminal.echo.typed(data[:1], 0))
+    terminal.take(terminal.echo.typed(data[1:], 0))
     terminal.shows("ü")
     assert terminal.kept == "ü"
 

@@ -155,15 +155,15 @@ def clears(count: int) -> list[Event]:
     return [Event(time=0.0, code="o", text=text) for _ in range(count)]
 
 
-def turns(show: Player | Follower, screen_of: str = "_screen") -> Iterator[tuple[Frame, int, int]]:
+def turns(show: Player | Follower) -> Iterator[tuple[Frame, int, int]]:
     """Yield each frame, with the work on the screen and the lines of code for it."""
     now = 0.0
     while True:
-        screen: Screen | None = getattr(show, screen_of)
+        screen = show.screen
         before = screen.work if screen is not None else 0
         with counted() as done:
             frame = show.advance(now)
-        after: Screen | None = getattr(show, screen_of)
+        after = show.screen
         yield frame, (after.work if after is not None else 0) - before, done.lines
         if frame.over:
             return
@@ -192,10 +192,10 @@ def test_seeks_hostile_recording_in_short_steps() -> None:
     for key in ("\x1b[F", "\x1b[H", "9"):
         player.advance(0.0, key)
         for _ in range(1000):
-            before = player._screen.work
+            before = player.screen.work
             with counted() as done:
                 frame = player.advance(0.0)
-            assert player._screen.work - before <= BOUND
+            assert player.screen.work - before <= BOUND
             assert done.lines <= 10 * BOUND + 100 * MOST // 80
             if frame.wake != 0.0:
                 break
