@@ -30,7 +30,13 @@ class Algorithms:
 
 
 MODERN = Algorithms(
-    kex=(b"mlkem768x25519-sha256", b"curve25519-sha256", b"curve25519-sha256@libssh.org"),
+    kex=(
+        b"mlkem768x25519-sha256",
+        b"sntrup761x25519-sha512",
+        b"sntrup761x25519-sha512@openssh.com",
+        b"curve25519-sha256",
+        b"curve25519-sha256@libssh.org",
+    ),
     ciphers=(
         b"aes128-gcm@openssh.com",
         b"aes256-gcm@openssh.com",

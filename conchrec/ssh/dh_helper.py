@@ -1,8 +1,12 @@
-"""The proxy's side of the helper process for finite-field Diffie-Hellman: its queue and its supervision.
+"""The proxy's side of the helper process for slow key exchanges: its queue and its supervision.
 
-The process computes one request at a time. Other requests wait here in one queue for each peer, and the
-peers take turns. A peer with many key exchanges therefore delays mostly its own. The queue of each peer and
-the total are limited.
+The process computes modular powers for finite-field Diffie-Hellman, and makes key pairs of sntrup761 for the
+connections to targets. It handles one request at a time. Other requests wait here in one queue for each peer,
+and the peers take turns. A peer with many key exchanges therefore delays mostly its own. The queue of each
+peer and the total are limited.
+
+While nobody waits, the process makes key pairs ahead, so that most connections need not wait for theirs. Each
+key pair is used for one key exchange.
 
 The process is started with the proxy and restarted when it ends. Its current request is then sent once
 more, because requests have no side effects; a request that ends two processes fails. Requests have no
@@ -11,14 +15,16 @@ timeout here; the handshake timeout of their connection limits them.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,8 +34,9 @@ from conchrec.errors import ConchrecError
 from conchrec.fair_queue import FairQueue
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import dh_worker
-from conchrec.ssh.dh_worker import MAX_FRAME, frame, parse_numbers
-from conchrec.ssh.kex_methods import ModularPowers
+from conchrec.ssh.dh_worker import KEY_PAIR, MAX_FRAME, POWERS, encode_numbers, frame, parse_strings
+from conchrec.ssh.kems import SNTRUP761, KemKeyPair
+from conchrec.ssh.kex_methods import ModularPowers, SntrupKeyPairs
 from conchrec.text import decode_text, one_line
 
 _log = Logger()
@@ -38,6 +45,11 @@ _log = Logger()
 #: time.
 MAX_OF_PEER = 256
 MAX_WAITING = 1024
+#: The number of key pairs that are made ahead. Each takes 20 ms of the process, and one waiting connection
+#: needs one: together 20 ms after a burst.
+KEY_PAIRS_AHEAD = 4
+#: While more requests than this wait, sntrup761 is not offered: a key pair would take most of a second.
+MAX_WAITING_FOR_KEY_PAIR = 32
 #: If a request takes longer than this, the process hangs and is killed.
 ANSWER_SECONDS = 20.0
 #: A process that ends earlier than this is restarted with a growing delay.
@@ -81,28 +93,37 @@ class Reactor(Clock, Protocol):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class _PowerRequest:
-    """One call of ``powers``."""
+class _Request:
+    """One request to the process; ``answer`` has the strings of its answer."""
 
     peer: str
     data: bytes
-    answer: Deferred[tuple[int, ...]]
+    answer: Deferred[tuple[bytes, ...]]
     #: The number of processes that ended while they worked on the request.
     ended: int = 0
     abandoned: bool = False
 
 
 class DiffieHellmanHelper:
-    """Computes modular powers in a separate process. Call ``start`` and ``stop`` once each."""
+    """Computes powers and makes key pairs in a separate process. Call ``start`` and ``stop`` once each."""
 
     def __init__(
-        self, reactor: Reactor, *, max_of_peer: int = MAX_OF_PEER, max_waiting: int = MAX_WAITING
+        self,
+        reactor: Reactor,
+        *,
+        max_of_peer: int = MAX_OF_PEER,
+        max_waiting: int = MAX_WAITING,
+        key_pairs_ahead: int = KEY_PAIRS_AHEAD,
     ) -> None:
         self._reactor = reactor
         self._max_of_peer = max_of_peer
         self._max_waiting = max_waiting
-        self._queue: FairQueue[_PowerRequest] = FairQueue()
-        self._current: _PowerRequest | None = None
+        self._key_pairs_ahead = key_pairs_ahead
+        self._key_pairs: deque[KemKeyPair] = deque()
+        #: Whether the process can make key pairs, as far as known.
+        self._makes_key_pairs = SNTRUP761.is_available()
+        self._queue: FairQueue[_Request] = FairQueue()
+        self._current: _Request | None = None
         self._process: HelperProcess | None = None
         self._started_at = 0.0
         self._backoff = FIRST_BACKOFF
@@ -119,6 +140,8 @@ class DiffieHellmanHelper:
         self._restart = None
         self._started_at = self._reactor.seconds()
         command = [sys.executable, "-I", "-S", str(Path(dh_worker.__file__).resolve())]
+        if self._makes_key_pairs:
+            command.append(_directory_of_pqcrypto())
         # The interpreter may need this to find its libraries. The helper needs no other variable.
         env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         try:
@@ -129,6 +152,7 @@ class DiffieHellmanHelper:
             self._schedule_restart()
         else:
             self._send_next()
+            self._make_key_pair_ahead()
 
     def stop(self) -> None:
         """End the process and refuse the requests that wait."""
@@ -142,6 +166,7 @@ class DiffieHellmanHelper:
         while (item := self._queue.take()) is not None:
             waiting.append(item[1])
         self._current = None
+        self._key_pairs.clear()
         for request in waiting:
             self._refuse(request, "the proxy is being stopped")
 
@@ -170,16 +195,41 @@ class DiffieHellmanHelper:
         Fails with KeyExchangeRefused if too many requests wait. A cancelled request leaves the queue; if it
         is being computed, its result is ignored.
         """
+        answer = self._request(peer, POWERS + encode_numbers((modulus, exponent, *bases)))
+        return answer.addCallback(lambda powers: tuple(int.from_bytes(power, "big") for power in powers))
+
+    def key_pairs_of_peer(self, peer: Callable[[], str]) -> SntrupKeyPairs:
+        """Return the key pairs of sntrup761 for the connections to one peer; see ``powers_of_peer``."""
+        return _KeyPairs(self, peer)
+
+    @property
+    def key_pairs_made(self) -> int:
+        """The number of key pairs that were made ahead and wait for a connection."""
+        return len(self._key_pairs)
+
+    def has_key_pairs(self) -> bool:
+        """Return whether ``key_pair`` would not take long."""
+        if self._key_pairs:
+            return True
+        is_running = self._process is not None and not self._stopped
+        return is_running and self._makes_key_pairs and len(self._queue) < MAX_WAITING_FOR_KEY_PAIR
+
+    def key_pair(self, peer: str) -> Deferred[KemKeyPair]:
+        """Return a key pair of sntrup761 that was never returned before. Fails as ``powers`` does."""
+        if self._key_pairs:
+            pair = self._key_pairs.popleft()
+            self._make_key_pair_ahead()
+            return succeed(pair)
+        return self._request(peer, KEY_PAIR).addCallback(_parse_key_pair)
+
+    def _request(self, peer: str, body: bytes) -> Deferred[tuple[bytes, ...]]:
+        """Queue a request, and return the strings of its answer."""
         if self._stopped:
             return fail(KeyExchangeRefused("the proxy is being stopped", code=ReasonCode.PROXY_STOPPING))
         if self._queue.count(peer) >= self._max_of_peer or not self._make_room(peer):
             self._log_refusal(peer)
             return fail(_queue_full())
-        request = _PowerRequest(
-            peer=peer,
-            data=frame((modulus, exponent, *bases)),
-            answer=Deferred(lambda _: self._abandon(request)),
-        )
+        request = _Request(peer=peer, data=frame(body), answer=Deferred(lambda _: self._abandon(request)))
         self._queue.add(peer, request)
         self._send_next()
         return request.answer
@@ -200,23 +250,45 @@ class DiffieHellmanHelper:
         last.answer.errback(Failure(_queue_full()))
         return True
 
-    def _abandon(self, request: _PowerRequest) -> None:
+    def _abandon(self, request: _Request) -> None:
         """Handle the cancellation of a request."""
         request.abandoned = True
         self._queue.discard(request.peer, request)
 
     def _send_next(self) -> None:
         """Send the next request to the process, if it is idle."""
-        if self._current is not None or self._process is None or self._stopped:
-            return
-        item = self._queue.take()
-        if item is None:
-            return
-        self._current = item[1]
-        self._deadline = self._reactor.callLater(ANSWER_SECONDS, self._kill_unresponsive)
-        self._process.write(item[1].data)
+        if self._is_idle and (item := self._queue.take()) is not None:
+            self._send(item[1])
 
-    def _refuse(self, request: _PowerRequest, reason: str) -> None:
+    def _make_key_pair_ahead(self) -> None:
+        """Let the process make a key pair, if it is idle and some are missing."""
+        if self._is_idle and self._makes_key_pairs and len(self._key_pairs) < self._key_pairs_ahead:
+            answer: Deferred[tuple[bytes, ...]] = Deferred()
+            self._send(_Request(peer="", data=frame(KEY_PAIR), answer=answer))
+            answer.addCallback(_parse_key_pair).addCallbacks(self._key_pairs.append, self._stop_key_pairs)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the process can get a request."""
+        return self._current is None and self._process is not None and not self._stopped
+
+    def _send(self, request: _Request) -> None:
+        """Send a request to the process, which is idle."""
+        assert self._process is not None
+        self._current = request
+        self._deadline = self._reactor.callLater(ANSWER_SECONDS, self._kill_unresponsive)
+        self._process.write(request.data)
+
+    def _stop_key_pairs(self, failure: Failure) -> None:
+        """Make no more key pairs: two processes ended while they made one."""
+        self._makes_key_pairs = False
+        if not self._stopped:
+            _log.error(
+                "the helper process cannot make key pairs of sntrup761: it is not offered to targets until "
+                "the proxy is restarted. Is pqcrypto installed correctly?"
+            )
+
+    def _refuse(self, request: _Request, reason: str) -> None:
         """Fail a request, unless it was cancelled."""
         if not request.abandoned:
             request.answer.errback(Failure(KeyExchangeRefused(reason)))
@@ -245,7 +317,7 @@ class DiffieHellmanHelper:
         if self._process is not None:
             self._process.signalProcess("KILL")
 
-    def answered(self, numbers: tuple[int, ...]) -> None:
+    def answered(self, strings: tuple[bytes, ...]) -> None:
         """Handle the result of the current request. Called by the pipe."""
         request, self._current = self._current, None
         if self._deadline is not None:
@@ -254,7 +326,8 @@ class DiffieHellmanHelper:
         # Let the process compute the next request while this result is used.
         self._send_next()
         if request is not None and not request.abandoned:
-            request.answer.callback(numbers)
+            request.answer.callback(strings)
+        self._make_key_pair_ahead()
 
     def malformed(self) -> None:
         """Handle an invalid answer of the process. Called by the pipe."""
@@ -287,6 +360,36 @@ def _queue_full() -> KeyExchangeRefused:
     )
 
 
+def _directory_of_pqcrypto() -> str:
+    """Return the directory that the process needs in its search path."""
+    spec = importlib.util.find_spec("pqcrypto")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).resolve().parent.parent)
+
+
+def _parse_key_pair(strings: tuple[bytes, ...]) -> KemKeyPair:
+    """Return the key pair in an answer."""
+    public, private = strings
+    return SNTRUP761.key_pair(public, private)
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyPairs:
+    """The key pairs for one peer (SntrupKeyPairs)."""
+
+    helper: DiffieHellmanHelper
+    peer: Callable[[], str]
+
+    def are_available(self) -> bool:
+        """Return whether a key pair can be had now or soon."""
+        return self.helper.has_key_pairs()
+
+    def take(self) -> Deferred[KemKeyPair]:
+        """Return a key pair that nobody else gets."""
+        return self.helper.key_pair(self.peer())
+
+
 class _Pipe(ProcessProtocol):
     """Splits the output of the process into frames."""
 
@@ -306,11 +409,11 @@ class _Pipe(ProcessProtocol):
                 return
             body, self._buffer = self._buffer[4 : 4 + length], self._buffer[4 + length :]
             try:
-                numbers = parse_numbers(body)
+                strings = parse_strings(body)
             except ValueError:
-                numbers = ()
-            if numbers:
-                self._helper.answered(numbers)
+                strings = ()
+            if strings:
+                self._helper.answered(strings)
             else:
                 self._is_broken = True
                 self._helper.malformed()

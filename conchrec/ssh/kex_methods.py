@@ -1,7 +1,7 @@
 """Key exchange methods: two public values give a shared secret.
 
-RFC 4253 section 8, RFC 5656, RFC 8731, and the ML-KEM hybrid. All methods here use two messages: 30 with
-the client's value; 31 with the host key, the server's value and the signature over the exchange hash.
+RFC 4253 section 8, RFC 5656, RFC 8731, and two post-quantum hybrids. All methods here use two messages: 30
+with the client's value; 31 with the host key, the server's value and the signature over the exchange hash.
 Values and secrets are encoded as in the exchange hash: a value without its length, a secret with it.
 """
 
@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.internet.defer import Deferred, succeed
@@ -20,14 +19,13 @@ from twisted.internet.defer import Deferred, succeed
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.dh_groups import GENERATOR, GROUP1, GROUP14, GROUP16, Group
+from conchrec.ssh.kems import MLKEM768, SNTRUP761, Kem, KemKeyPair
 from conchrec.ssh.wire import mpint, string
 
-try:
-    from cryptography.hazmat.primitives.asymmetric import mlkem
-except ImportError:  # cryptography is older than ML-KEM
-    mlkem = None  # type: ignore[assignment]
-
 Hash = Callable[[bytes], Any]
+
+#: The names of one method: since OpenSSH 9.9, and before.
+SNTRUP_METHODS = (b"sntrup761x25519-sha512", b"sntrup761x25519-sha512@openssh.com")
 
 
 class KexMethod(Protocol):
@@ -55,6 +53,16 @@ class ModularPowers(Protocol):
 
     def __call__(self, modulus: int, exponent: int, bases: tuple[int, ...], /) -> Deferred[tuple[int, ...]]:
         """Return the powers, in the order of ``bases``."""
+
+
+class SntrupKeyPairs(Protocol):
+    """Makes key pairs of sntrup761 for a client; see ``conchrec.ssh.dh_helper``."""
+
+    def are_available(self) -> bool:
+        """Return whether a key pair can be had now or soon."""
+
+    def take(self) -> Deferred[KemKeyPair]:
+        """Return a key pair that nobody else gets. The Deferred may fail with a ConchrecError."""
 
 
 class _ImmediateMethod(Protocol):
@@ -120,46 +128,56 @@ class _Nist:
 
 
 class _Hybrid:
-    """mlkem768x25519-sha256 (draft-ietf-sshm-mlkem-hybrid-kex): a hash of both secrets."""
+    """A key encapsulation mechanism with X25519: the secret is a hash of both secrets.
 
-    _ENCAPSULATION = 1184
-    _CIPHERTEXT = 1088
+    mlkem768x25519-sha256 (draft-ietf-sshm-mlkem-hybrid-kex), and sntrup761x25519-sha512
+    (draft-josefsson-ntruprime-ssh). The client's value is ``KEM public key, X25519 public key``, the
+    server's ``ciphertext, X25519 public key``. ``generate`` makes the client's key pair.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, kem: Kem, hash_: Hash, generate: Callable[[], Deferred[KemKeyPair]]) -> None:
+        self._kem = kem
+        self._hash = hash_
+        self._generate = generate
         self._classic = _X25519()
-        self._private: mlkem.MLKEM768PrivateKey | None = None
+        #: The client's private key, until it is used.
+        self._decapsulate: Callable[[bytes], bytes] | None = None
 
-    def offer(self) -> bytes:
-        self._private = mlkem.MLKEM768PrivateKey.generate()
-        return self._private.public_key().public_bytes_raw() + self._classic.offer()
+    def offer(self) -> Deferred[bytes]:
+        return self._generate().addCallback(self._offer)
 
-    def accept(self, peer_value: bytes) -> tuple[bytes, bytes]:
-        if len(peer_value) != self._ENCAPSULATION + 32:
+    def _offer(self, pair: KemKeyPair) -> bytes:
+        self._decapsulate = pair.decapsulate
+        return pair.public + self._classic.offer()
+
+    def accept(self, peer_value: bytes) -> Deferred[tuple[bytes, bytes]]:
+        size = self._kem.public_size
+        if len(peer_value) != size + 32:
             raise RemoteViolation(
-                "invalid ML-KEM public value: wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
+                f"invalid {self._kem.name} public value: wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
             )
+        shared = self._classic.shared(peer_value[size:])
         try:
-            public = mlkem.MLKEM768PublicKey.from_public_bytes(peer_value[: self._ENCAPSULATION])
+            ciphertext, secret = self._kem.encapsulate(peer_value[:size])
         except ValueError as error:
             raise RemoteViolation(
-                "invalid ML-KEM public value", code=ReasonCode.KEY_EXCHANGE_FAILED
+                f"invalid {self._kem.name} public value", code=ReasonCode.KEY_EXCHANGE_FAILED
             ) from error
-        secret, ciphertext = public.encapsulate()
-        shared = self._classic.shared(peer_value[self._ENCAPSULATION :])
-        return ciphertext + self._classic.offer(), _hash_secret(secret + shared)
+        return succeed((ciphertext + self._classic.offer(), self._mix(secret, shared)))
 
-    def complete(self, peer_value: bytes) -> bytes:
-        if len(peer_value) != self._CIPHERTEXT + 32 or self._private is None:
+    def complete(self, peer_value: bytes) -> Deferred[bytes]:
+        size = self._kem.ciphertext_size
+        if len(peer_value) != size + 32 or self._decapsulate is None:
             raise RemoteViolation(
-                "invalid ML-KEM ciphertext: wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
+                f"invalid {self._kem.name} ciphertext: wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
             )
-        secret = self._private.decapsulate(peer_value[: self._CIPHERTEXT])
-        return _hash_secret(secret + self._classic.shared(peer_value[self._CIPHERTEXT :]))
+        shared = self._classic.shared(peer_value[size:])
+        decapsulate, self._decapsulate = self._decapsulate, None
+        return succeed(self._mix(decapsulate(peer_value[:size]), shared))
 
-
-def _hash_secret(secret: bytes) -> bytes:
-    """Return the encoded secret of a hybrid method."""
-    return string(hashlib.sha256(secret).digest())
+    def _mix(self, secret: bytes, shared: bytes) -> bytes:
+        """Return the encoded secret of the exchange, for the secrets of the two methods."""
+        return string(self._hash(secret + shared).digest())
 
 
 class _Modp:
@@ -206,15 +224,18 @@ class _DeferredMethod:
         return succeed(self._method.complete(peer_value))
 
 
-#: The methods with their hash: those that need ModularPowers, and the others.
+#: The methods with their hash: those that need ModularPowers, the hybrids, and the others.
 _MODP_METHODS: dict[bytes, tuple[Group, Hash]] = {
     b"diffie-hellman-group16-sha512": (GROUP16, hashlib.sha512),
     b"diffie-hellman-group14-sha256": (GROUP14, hashlib.sha256),
     b"diffie-hellman-group14-sha1": (GROUP14, hashlib.sha1),
     b"diffie-hellman-group1-sha1": (GROUP1, hashlib.sha1),
 }
+_HYBRIDS: dict[bytes, tuple[Kem, Hash]] = {
+    b"mlkem768x25519-sha256": (MLKEM768, hashlib.sha256),
+    **dict.fromkeys(SNTRUP_METHODS, (SNTRUP761, hashlib.sha512)),
+}
 _IMMEDIATE_METHODS: dict[bytes, tuple[Callable[[], _ImmediateMethod], Hash]] = {
-    b"mlkem768x25519-sha256": (_Hybrid, hashlib.sha256),
     b"curve25519-sha256": (_X25519, hashlib.sha256),
     b"curve25519-sha256@libssh.org": (_X25519, hashlib.sha256),
     b"ecdh-sha2-nistp256": (lambda: _Nist(ec.SECP256R1()), hashlib.sha256),
@@ -223,28 +244,35 @@ _IMMEDIATE_METHODS: dict[bytes, tuple[Callable[[], _ImmediateMethod], Hash]] = {
 }
 
 
-def new_kex_method(name: bytes, powers: ModularPowers) -> KexMethod:
-    """Return a new run of the method ``name``, which must be an offered one."""
+def new_kex_method(name: bytes, powers: ModularPowers, key_pairs: SntrupKeyPairs | None = None) -> KexMethod:
+    """Return a new run of the method ``name``, which must be an offered one.
+
+    Only a client that offers SNTRUP_METHODS needs ``key_pairs``.
+    """
     if name in _MODP_METHODS:
         return _Modp(_MODP_METHODS[name][0], powers)
+    if name in _HYBRIDS:
+        kem, hash_ = _HYBRIDS[name]
+        if name in SNTRUP_METHODS:
+            return _Hybrid(kem, hash_, key_pairs.take if key_pairs is not None else _no_key_pair)
+        return _Hybrid(kem, hash_, lambda: succeed(MLKEM768.generate()))
     return _DeferredMethod(_IMMEDIATE_METHODS[name][0]())
+
+
+def _no_key_pair() -> Deferred[KemKeyPair]:
+    """Stand for the key pairs of a server, which needs none."""
+    raise AssertionError("a client without key pairs does not offer sntrup761")
 
 
 @functools.cache
 def is_usable(name: bytes) -> bool:
-    """Return whether this machine supports the method: not every OpenSSL has ML-KEM."""
-    if name in _MODP_METHODS or _IMMEDIATE_METHODS[name][0] is not _Hybrid:
-        return True
-    try:
-        _Hybrid().offer()
-    except (AttributeError, UnsupportedAlgorithm):
-        return False
-    return True
+    """Return whether this machine supports the method: not every OpenSSL has ML-KEM, pqcrypto is optional."""
+    return name not in _HYBRIDS or _HYBRIDS[name][0].is_available()
 
 
 def kex_hash(name: bytes) -> Hash:
     """Return the hash function of the method ``name``."""
-    return _MODP_METHODS[name][1] if name in _MODP_METHODS else _IMMEDIATE_METHODS[name][1]
+    return next(table[name][1] for table in (_MODP_METHODS, _HYBRIDS, _IMMEDIATE_METHODS) if name in table)
 
 
 def derive(

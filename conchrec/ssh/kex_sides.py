@@ -6,6 +6,7 @@ A side handles the two messages of the method, the host key, and the signature o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from conchrec.errors import ConchrecError, RemoteViolation
@@ -14,6 +15,7 @@ from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import USER_SIGNATURES
 from conchrec.ssh.certificate import CERTIFICATE, decode, key_type_of
 from conchrec.ssh.framing import InboundPackets, OutboundPackets
+from conchrec.ssh.kex_methods import SNTRUP_METHODS
 from conchrec.ssh.kexinit import EXT_INFO_CLIENT
 from conchrec.ssh.key_exchange import KexRun, KexSettings, KexTransport, KeyExchange
 from conchrec.ssh.numbers import DisconnectReason
@@ -106,7 +108,7 @@ class ClientKeyExchange(KeyExchange):
         verify_host_key: Callable[[bytes], None],
         host_key_algorithms: tuple[bytes, ...],
     ) -> None:
-        super().__init__(transport, settings, inbound=inbound, outbound=outbound)
+        super().__init__(transport, _without_missing_keys(settings), inbound=inbound, outbound=outbound)
         self._verify_host_key = verify_host_key
         self._offered_host_keys = host_key_algorithms
         self._sha1 = settings.algorithms.sha1
@@ -152,6 +154,17 @@ class ClientKeyExchange(KeyExchange):
             )
             return
         self._use_secret(secret, exchange_hash, blob, signature)
+
+
+def _without_missing_keys(settings: KexSettings) -> KexSettings:
+    """Leave sntrup761 out for a client that would wait long for a key pair.
+
+    Decided once for a connection: a later exchange offers what the first one offered, and waits.
+    """
+    if settings.key_pairs is not None and settings.key_pairs.are_available():
+        return settings
+    kex = tuple(name for name in settings.algorithms.kex if name not in SNTRUP_METHODS)
+    return replace(settings, algorithms=replace(settings.algorithms, kex=kex))
 
 
 def ext_info() -> bytes:

@@ -25,7 +25,7 @@ from conchrec.ssh.agent_messages import SessionBinding
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.compression import DELAYED
 from conchrec.ssh.framing import InboundPackets, OutboundPackets
-from conchrec.ssh.kex_methods import KexMethod, ModularPowers, kex_hash, new_kex_method
+from conchrec.ssh.kex_methods import KexMethod, ModularPowers, SntrupKeyPairs, kex_hash, new_kex_method
 from conchrec.ssh.kex_table import TABLE, ExchangePhase, KexAction, KexEvent
 from conchrec.ssh.kexinit import (
     EXT_INFO_CLIENT,
@@ -101,13 +101,15 @@ class KexTransport(Protocol):
 class KexSettings:
     """The settings of key exchanges.
 
-    ``powers`` computes finite-field Diffie-Hellman. A new exchange starts after ``rekey_bytes``, counted in
-    both directions together, or after ``rekey_time``.
+    ``powers`` computes finite-field Diffie-Hellman. ``key_pairs`` are for a client: without them it does not
+    offer sntrup761. A new exchange starts after ``rekey_bytes``, counted in both directions together, or
+    after ``rekey_time``.
     """
 
     algorithms: Algorithms
     powers: ModularPowers
     clock: Clock
+    key_pairs: SntrupKeyPairs | None = None
     rekey_bytes: int = REKEY_BYTES
     rekey_time: timedelta = REKEY_TIME
 
@@ -356,7 +358,7 @@ class KeyExchange(ABC):
             ours=self.proposal,
             theirs=theirs,
             agreed=agreed,
-            method=new_kex_method(agreed.kex, self._settings.powers),
+            method=new_kex_method(agreed.kex, self._settings.powers, self._settings.key_pairs),
             ignores_guess=agreed.guess_wrong,
         )
         self._enter(ExchangePhase.AGREED)

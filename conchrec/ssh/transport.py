@@ -19,7 +19,7 @@ from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.disconnect import ConnectionEnd, ConnectionGone
 from conchrec.ssh.fair_turns import Share
-from conchrec.ssh.kex_methods import ModularPowers
+from conchrec.ssh.kex_methods import ModularPowers, SntrupKeyPairs
 from conchrec.ssh.kex_sides import ClientKeyExchange, HostKey, HostKeys, ServerKeyExchange
 from conchrec.ssh.key_exchange import REKEY_BYTES, REKEY_TIME, KexSettings
 from conchrec.ssh.numbers import DisconnectReason
@@ -147,7 +147,8 @@ class ClientTransport(SSHTransport):
 
     ``verify_host_key`` gets the server's key or certificate, and raises the error that becomes
     ``ConnectionEnd.error``. With ``identification=None`` nothing is sent before ``start``; the server's
-    identification string is read and given to ``on_identification``.
+    identification string is read and given to ``on_identification``. ``key_pairs`` are needed to offer
+    sntrup761.
     """
 
     kex: ClientKeyExchange
@@ -157,6 +158,7 @@ class ClientTransport(SSHTransport):
         *,
         algorithms: Algorithms,
         powers: ModularPowers,
+        key_pairs: SntrupKeyPairs | None = None,
         verify_host_key: Callable[[bytes], None],
         host_key_algorithms: tuple[bytes, ...],
         identification: bytes | None,
@@ -169,6 +171,7 @@ class ClientTransport(SSHTransport):
         settings = KexSettings(
             algorithms=algorithms,
             powers=powers,
+            key_pairs=key_pairs,
             clock=clock,
             rekey_bytes=rekey_bytes,
             rekey_time=rekey_time,

@@ -11,7 +11,7 @@ from conchrec.model import Target as Place
 from conchrec.ssh.certificate import decode, fingerprint
 from conchrec.ssh.certificate_checks import check_host, check_user
 from conchrec.ssh.host_key_check import HostTrust
-from conchrec.ssh.kex_methods import is_usable
+from conchrec.ssh.kex_methods import is_usable, new_kex_method
 from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.signers import accepted_algorithm
@@ -19,7 +19,7 @@ from conchrec.ssh.wire import Reader, string
 from fuzz.corpus import certificates, signatures
 from fuzz.limits import Broken
 from fuzz.target import Each, Target, chosen
-from tests.support.powers import Run
+from tests.support.powers import Run, SameKeyPair, at_once, result_of
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 CERTIFICATES = certificates()
@@ -31,7 +31,10 @@ GOOD = frozenset((r.string(), r.string(), r.string()) for r in map(Reader, SIGNA
 TRUST = HostTrust(KnownHosts(()), authorities=tuple(AUTHORITIES))
 EXCHANGES = tuple(
     name
-    for name in (b"curve25519-sha256", b"ecdh-sha2-nistp256", b"ecdh-sha2-nistp521", b"mlkem768x25519-sha256")
+    for name in (
+        *(b"curve25519-sha256", b"ecdh-sha2-nistp256", b"ecdh-sha2-nistp521", b"mlkem768x25519-sha256"),
+        b"sntrup761x25519-sha512",
+    )
     if is_usable(name)
 )
 
@@ -92,12 +95,24 @@ def _value(data: bytes) -> None:
     Reader(secret).string()
 
 
+def _answer(data: bytes) -> None:
+    """A server's value, for the client of the method that the first byte names."""
+    if not data:
+        return
+    name = EXCHANGES[data[0] % len(EXCHANGES)]
+    client = new_kex_method(name, at_once, SameKeyPair())
+    result_of(client.offer())
+    Reader(result_of(client.complete(data[1:]))).string()
+
+
 def _corpus() -> list[bytes]:
     # As long as they have to be, and the same each time.
     sizes = [len(Run(name).offer()) for name in EXCHANGES]
     values = [bytes((number, 4)) + bytes(size - 2) + b"\x09" for number, size in enumerate(sizes)]
+    sizes = [len(Run(name).accept(Run(name).offer())[0]) for name in EXCHANGES]
+    answers = [bytes((number, 4)) + bytes(size - 2) + b"\x09" for number, size in enumerate(sizes)]
     plain = string(b"ssh-ed25519") + string(bytes(32))
-    groups = (CERTIFICATES, [CERTIFICATES[3], plain], SIGNATURES, [*CERTIFICATES, plain], values)
+    groups = (CERTIFICATES, [CERTIFICATES[3], plain], SIGNATURES, [*CERTIFICATES, plain], values, answers)
     return [bytes((number,)) + entry for number, group in enumerate(groups) for entry in group]
 
 
@@ -106,6 +121,6 @@ TARGET = Target(
     about="conchrec/ssh/certificate.py, host keys as they are judged, signatures and key exchange values",
     corpus=_corpus,
     begin=lambda: Each(
-        chosen((_certificate, _host_key, _signature, _fingerprint, _value)), (RemoteViolation,)
+        chosen((_certificate, _host_key, _signature, _fingerprint, _value, _answer)), (RemoteViolation,)
     ),
 )

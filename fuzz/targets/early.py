@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from conchrec.ssh import numbers as a
+from conchrec.ssh.kex_methods import SNTRUP_METHODS
 from conchrec.ssh.packetcipher import Clear
 from conchrec.ssh.wire import string, uint32
 from fuzz.limits import Broken
@@ -15,6 +16,7 @@ from fuzz.target import Each, Target
 from fuzz.targets.linked import message, packed
 from fuzz.targets.parsers import proposal
 from tests.support.pair import HOST_KEY, Pair
+from tests.support.powers import SameKeyPair
 
 #: Of what a stranger has made us say, so much may wait.
 UNSENT = 1 << 20
@@ -40,7 +42,7 @@ def _stream(data: bytes) -> bytes:
 
 def _connection(to_server: bool) -> Callable[[bytes], None]:
     def connect(data: bytes) -> None:
-        pair = Pair(connect=False)
+        pair = Pair(connect=False, client_key_pairs=SameKeyPair())
         end, line = (pair.server, pair.server_line) if to_server else (pair.client, pair.client_line)
         made: Any = end
         made.makeConnection(line)
@@ -64,10 +66,16 @@ def _corpus() -> list[bytes]:
     init = message(a.KEXINIT, proposal())
     curve = message(a.KEXINIT, proposal((b"curve25519-sha256",)))
     nist = message(a.KEXINIT, proposal((b"ecdh-sha2-nistp256",)))
+    sntrup = message(a.KEXINIT, proposal(SNTRUP_METHODS[:1]))
     value = message(a.KEX_FIRST, string(b"\x09" + bytes(31)))
     signature = string(b"ssh-ed25519") + string(bytes(64))
     blob = HOST_KEY.get(b"ssh-ed25519").blob()[:19] + bytes(32)
     reply = message(a.KEX_REPLY, string(blob) + string(b"\x09" + bytes(31)) + string(signature))
+    # The lengths of sntrup761x25519-sha512.
+    long_value = message(a.KEX_FIRST, string(bytes(1158) + b"\x09" + bytes(31)))
+    long_reply = message(
+        a.KEX_REPLY, string(blob) + string(bytes(1039) + b"\x09" + bytes(31)) + string(signature)
+    )
     keys = message(a.NEWKEYS)
     goodbye = message(a.DISCONNECT, uint32(11) + string(b"bye") + string(b""))
     small = (
@@ -82,6 +90,8 @@ def _corpus() -> list[bytes]:
     return packed(
         (VERSION, init, message(a.KEX_FIRST, string(bytes(1216))), keys),
         (VERSION, curve, value, keys, b"\0" + bytes(64)),
+        (VERSION, sntrup, long_value, keys),
+        (VERSION, sntrup, long_reply, keys),
         (VERSION, nist, message(a.KEX_FIRST, string(b"\4" + bytes(64)))),
         (VERSION, curve, reply, keys),
         (VERSION, init, reply, keys),

@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.kex_methods import is_usable
+
 HERE = Path(__file__).resolve().parent
 OPTION = "--update-golden"
 Compare = Callable[[str, str], None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_key_exchange() -> None:
+    """The scenarios have the lists of a machine that supports every method."""
+    assert all(map(is_usable, MODERN.kex)), "a package is missing, for example pqcrypto: run tests/prepare"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,4 +1,4 @@
-"""The helper process for finite-field Diffie-Hellman.
+"""The helper process for slow key exchanges.
 
 One contract is tested with the fake and the real process; tests with a clock use the fake.
 """
@@ -20,10 +20,12 @@ from conchrec.ssh.dh_groups import GROUP14, GROUP16
 from conchrec.ssh.dh_helper import (
     ANSWER_SECONDS,
     LAST_BACKOFF,
+    MAX_WAITING_FOR_KEY_PAIR,
     STABLE_SECONDS,
     DiffieHellmanHelper,
     KeyExchangeRefused,
 )
+from conchrec.ssh.kems import SNTRUP761, KemKeyPair
 from tests.support.helper import FakeProcess, Processes, RealProcess
 from tests.support.wait import block, fact, in_time, reactor
 
@@ -33,9 +35,9 @@ BUSY = "too many key exchanges are waiting; try again later"
 class Setting:
     """A helper with its processes; ``outcomes`` are the numbers of requests in the order of completion."""
 
-    def __init__(self, processes: Processes, **limits: int) -> None:
+    def __init__(self, processes: Processes, *, key_pairs_ahead: int = 0, **limits: int) -> None:
         self.processes = processes
-        self.helper = DiffieHellmanHelper(processes, **limits)
+        self.helper = DiffieHellmanHelper(processes, key_pairs_ahead=key_pairs_ahead, **limits)
         self.helper.start()
         self.outcomes: list[int] = []
         self.count = 0
@@ -183,6 +185,108 @@ async def test_refuses_waiting_requests_on_stop(make: Callable[..., Setting]) ->
     setting.process.thaw()
     await fact(lambda: not setting.process.is_alive, "the process does not end")
     assert len(setting.processes.started) == 1, "it was started again"
+
+
+# --- key pairs
+
+
+def check(pair: KemKeyPair) -> bytes:
+    """Use a key pair, and return its public key."""
+    ciphertext, secret = SNTRUP761.encapsulate(pair.public)
+    assert pair.decapsulate(ciphertext) == secret
+    return pair.public
+
+
+async def test_never_returns_key_pair_twice(make: Callable[..., Setting]) -> None:
+    """Some are made ahead, and the others while the connection waits."""
+    setting = make(key_pairs_ahead=2)
+    key_pairs = setting.helper.key_pairs_of_peer(lambda: "a")
+    assert key_pairs.are_available()
+    waited = [key_pairs.take() for _ in range(3)]
+    assert not any(answer.called for answer in waited)
+    keys = [check(await done(answer)) for answer in waited]
+    for _ in range(3):
+        await fact(lambda: setting.helper.key_pairs_made == 2, "no key pair is made ahead")
+        ready = [key_pairs.take(), key_pairs.take()]
+        assert all(answer.called for answer in ready)
+        keys += [check(await done(answer)) for answer in ready]
+    assert len(set(keys)) == 9
+
+
+async def test_makes_key_pairs_ahead_only_while_nobody_waits(make: Callable[..., Setting]) -> None:
+    setting = make(key_pairs_ahead=3)
+    await fact(lambda: setting.helper.key_pairs_made == 3, "no key pair is made ahead")
+    setting.process.freeze()
+    for _ in range(3):
+        setting.helper.key_pair("a")
+    answers = [setting.ask() for _ in range(3)]
+    made = []
+    for answer in answers:
+        answer.addCallback(lambda _: made.append(setting.helper.key_pairs_made))
+    setting.process.thaw()
+    for answer in answers:
+        await done(answer)
+    # The first was begun before the requests came.
+    assert made == [1, 1, 1]
+    await fact(lambda: setting.helper.key_pairs_made == 3, "no key pair is made ahead")
+
+
+async def test_offers_no_key_pair_while_many_wait(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.process.freeze()
+    answers = [setting.ask(str(number)) for number in range(MAX_WAITING_FOR_KEY_PAIR)]
+    assert setting.helper.has_key_pairs()
+    answers += [setting.ask("a")]
+    assert not setting.helper.has_key_pairs()
+    # A connection that began before gets one.
+    pair = setting.helper.key_pair("b")
+    setting.process.thaw()
+    check(await done(pair))
+    for answer in answers:
+        await done(answer)
+    assert setting.helper.has_key_pairs()
+
+
+async def test_stops_key_pairs_when_they_end_two_processes(make: Callable[..., Setting]) -> None:
+    """Powers are computed as before, and the key pairs that were made are used."""
+    setting = make(key_pairs_ahead=2)
+    await fact(lambda: setting.helper.key_pairs_made == 2, "no key pair is made ahead")
+    setting.process.freeze()
+    check(await done(setting.helper.key_pair("a")))
+    setting.processes.freezes = True
+    with capturedLogs() as logged:
+        setting.process.kill()
+        await fact(lambda: len(setting.processes.started) == 2, "it is not started again")
+        setting.processes.freezes = False
+        setting.process.kill()
+        await done(setting.ask())
+    assert any("cannot make key pairs" in event["log_format"] for event in logged)
+    assert setting.helper.has_key_pairs()
+    check(await done(setting.helper.key_pair("a")))
+    assert not setting.helper.has_key_pairs()
+    assert len(setting.processes.started) == 3
+
+
+async def test_discards_key_pairs_on_stop(make: Callable[..., Setting]) -> None:
+    setting = make(key_pairs_ahead=1)
+    await fact(lambda: setting.helper.key_pairs_made == 1, "no key pair is made ahead")
+    setting.helper.stop()
+    assert setting.helper.key_pairs_made == 0
+    assert not setting.helper.has_key_pairs()
+    assert await refused(setting.helper.key_pair("a")) == "the proxy is being stopped"
+
+
+def test_has_no_key_pairs_before_start_and_without_pqcrypto(monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = DiffieHellmanHelper(Processes(Clock()))
+    assert not helper.has_key_pairs()
+    monkeypatch.setattr(SNTRUP761, "is_available", lambda: False)
+    clock = Clock()
+    processes = Processes(clock)
+    helper = DiffieHellmanHelper(processes)
+    helper.start()
+    clock.pump([0] * 10)
+    assert not helper.has_key_pairs()
+    assert helper.key_pairs_made == 0
 
 
 # --- the real process

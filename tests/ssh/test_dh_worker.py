@@ -1,12 +1,13 @@
-"""The program of the helper process: frames and powers."""
+"""The program of the helper process: frames, powers and key pairs."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
 import sys
-from io import BytesIO
+from io import BytesIO, RawIOBase
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -14,55 +15,126 @@ from hypothesis import strategies as st
 
 from conchrec.ssh import dh_worker
 from conchrec.ssh.dh_groups import GROUP1, GROUP14, GROUP16
-from conchrec.ssh.dh_worker import MAX_FRAME, frame, parse_numbers, serve
+from conchrec.ssh.dh_worker import (
+    KEY_PAIR,
+    MAX_FRAME,
+    POWERS,
+    encode_numbers,
+    encode_strings,
+    frame,
+    parse_strings,
+    serve,
+)
+from conchrec.ssh.kems import SNTRUP761
 
 
-def answers(requests: bytes) -> list[tuple[int, ...]]:
+def power_request(*numbers: int) -> bytes:
+    return frame(POWERS + encode_numbers(numbers))
+
+
+def answers(requests: bytes) -> list[tuple[bytes, ...]]:
     written = BytesIO()
     serve(BytesIO(requests), written)
-    data, powers = written.getvalue(), []
+    data, bodies = written.getvalue(), []
     while data:
         size = int.from_bytes(data[:4], "big")
-        powers.append(parse_numbers(data[4 : 4 + size]))
+        bodies.append(parse_strings(data[4 : 4 + size]))
         data = data[4 + size :]
-    return powers
+    return bodies
 
 
-@given(st.lists(st.integers(0, 1 << 5000), max_size=6))
-def test_parses_encoded_numbers(numbers: list[int]) -> None:
-    written = frame(numbers)
+@given(st.lists(st.binary(max_size=600), max_size=6))
+def test_parses_encoded_strings(strings: list[bytes]) -> None:
+    written = frame(encode_strings(strings))
     assert int.from_bytes(written[:4], "big") == len(written) - 4
-    assert parse_numbers(written[4:]) == tuple(numbers)
+    assert parse_strings(written[4:]) == tuple(strings)
+
+
+@given(st.integers(0, 1 << 5000))
+def test_encodes_numbers_without_leading_zeros(number: int) -> None:
+    (raw,) = parse_strings(encode_numbers((number,)))
+    assert int.from_bytes(raw, "big") == number
+    assert not raw.startswith(b"\0")
 
 
 @given(st.binary(max_size=100))
-def test_rejects_truncated_numbers(junk: bytes) -> None:
-    whole = frame([1 << 400, 3])[4:]
+def test_rejects_truncated_strings(junk: bytes) -> None:
+    whole = encode_numbers([1 << 400, 3])
     for size in range(1, len(whole)):
         if size != 4 + 51:
             with pytest.raises(ValueError, match="beyond the end"):
-                parse_numbers(whole[:size])
+                parse_strings(whole[:size])
     with contextlib.suppress(ValueError):
-        assert all(number >= 0 for number in parse_numbers(junk))
+        assert b"".join(parse_strings(junk)) in junk or len(parse_strings(junk)) > 1
 
 
 def test_answers_each_request_in_order() -> None:
     requests = [(group.prime, group.exponent(), 2, group.prime - 2) for group in (GROUP1, GROUP14, GROUP16)]
-    assert answers(b"".join(map(frame, requests))) == [
-        (pow(2, exponent, prime), pow(base, exponent, prime)) for prime, exponent, _, base in requests
+    assert answers(b"".join(power_request(*request) for request in requests)) == [
+        parse_strings(encode_numbers((pow(2, exponent, prime), pow(base, exponent, prime))))
+        for prime, exponent, _, base in requests
     ]
 
 
+def test_makes_another_key_pair_for_each_request() -> None:
+    pairs = answers(frame(KEY_PAIR) * 2)
+    assert len({key for pair in pairs for key in pair}) == 4
+    for public, private in pairs:
+        ciphertext, secret = SNTRUP761.encapsulate(public)
+        assert SNTRUP761.key_pair(public, private).decapsulate(ciphertext) == secret
+
+
 def test_ends_when_input_ends() -> None:
-    whole = frame((23, 3, 2))
+    whole = power_request(23, 3, 2)
     for size in range(len(whole)):
         assert answers(whole[:size]) == []
+    for request in (bytes((0xFF,)), bytes((0, 1, 0))):
+        assert answers(request) == []
     with pytest.raises(ValueError, match="too long"):
         answers((MAX_FRAME + 1).to_bytes(4, "big") + bytes(100))
+    for body in (b"", b"\2", b"\xff" + encode_numbers((23, 3, 2))):
+        with pytest.raises(ValueError, match="unknown request"):
+            answers(frame(body))
 
 
-def test_imports_only_standard_library() -> None:
-    """It runs without site-packages and loads no code that could hold a key."""
+class Pipe(RawIOBase):
+    """Reads and writes few bytes at a time, and keeps the memory that was written, not a copy."""
+
+    def __init__(self, requests: bytes, on_wait: Any) -> None:
+        self._requests = BytesIO(requests)
+        self._on_wait = on_wait
+        self.copy = b""
+        self.written: list[memoryview] = []
+
+    def read(self, size: int = -1, /) -> bytes:
+        piece = self._requests.read(min(size, 3))
+        if not piece:
+            self._on_wait()
+        return piece
+
+    def write(self, data: Any, /) -> int:
+        piece = data[:700]
+        self.written.append(piece)
+        self.copy += bytes(piece)
+        return len(piece)
+
+
+def test_keeps_no_secret_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The private key is not referenced any more, and what was written is overwritten."""
+    pair = dh_worker.key_pair()
+    counts = []
+    monkeypatch.setattr(dh_worker, "key_pair", lambda: pair)
+    before = [sys.getrefcount(key) for key in pair]
+    pipe = Pipe(frame(KEY_PAIR), lambda: counts.append([sys.getrefcount(key) for key in pair]))
+    serve(cast(Any, pipe), cast(Any, pipe))
+    assert counts == [before]
+    assert pipe.copy == frame(encode_strings(pair))
+    assert len(pipe.written) > 2
+    assert not any(b"".join(map(bytes, pipe.written)))
+
+
+def test_imports_only_standard_library_and_pqcrypto() -> None:
+    """It runs without site-packages and loads no code that could hold a key of the proxy."""
     tree = ast.parse(Path(dh_worker.__file__).read_bytes())
     imported = {
         name.split(".")[0]
@@ -75,4 +147,4 @@ def test_imports_only_standard_library() -> None:
             else []
         )
     }
-    assert imported <= set(sys.stdlib_module_names)
+    assert imported - {"pqcrypto"} <= set(sys.stdlib_module_names)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from twisted.internet.defer import Deferred, succeed
 
 from conchrec.errors import RemoteViolation
-from conchrec.ssh import kex_methods
+from conchrec.ssh import kems, kex_methods
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, UPSTREAM
 from conchrec.ssh.dh_groups import GROUP1, GROUP14, GROUP16
-from conchrec.ssh.kex_methods import derive, kex_hash, new_kex_method
+from conchrec.ssh.kems import SNTRUP761, KemKeyPair
+from conchrec.ssh.kex_methods import SNTRUP_METHODS, derive, kex_hash, new_kex_method
 from conchrec.ssh.wire import Reader, mpint, string
 from tests.support.pair import Pair
-from tests.support.powers import Later, Run
+from tests.support.powers import KeyPairsAtOnce, Later, Run, at_once, result_of
 
 HYBRID = b"mlkem768x25519-sha256"
+HYBRIDS = (HYBRID, *SNTRUP_METHODS)
 NIST = {256: ec.SECP256R1(), 384: ec.SECP384R1(), 521: ec.SECP521R1()}
 
 
@@ -71,6 +77,7 @@ def test_encodes_secret_with_leading_zeros_as_mpint() -> None:
         assert secret == string((b"\0" if stripped[0] & 0x80 else b"") + stripped)
 
 
+@pytest.mark.parametrize("hybrid", HYBRIDS)
 @pytest.mark.parametrize(
     "point",
     [
@@ -80,20 +87,20 @@ def test_encodes_secret_with_leading_zeros_as_mpint() -> None:
         bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
     ],
 )
-def test_rejects_points_of_small_order(point: bytes) -> None:
-    """RFC 8731 section 3: an all-zero secret is rejected, also in the hybrid."""
+def test_rejects_points_of_small_order(point: bytes, hybrid: bytes) -> None:
+    """RFC 8731 section 3: an all-zero secret is rejected, also in the hybrids."""
     with pytest.raises(RemoteViolation):
         Run(b"curve25519-sha256").accept(point)
-    client = Run(HYBRID)
+    client = Run(hybrid)
     offer = client.offer()
     with pytest.raises(RemoteViolation):
-        Run(HYBRID).accept(offer[:-32] + point)
-    answer, _ = Run(HYBRID).accept(offer)
+        Run(hybrid).accept(offer[:-32] + point)
+    answer, _ = Run(hybrid).accept(offer)
     with pytest.raises(RemoteViolation):
         client.complete(answer[:-32] + point)
 
 
-# --- the hybrid
+# --- mlkem768x25519
 
 
 def test_hybrid_client_follows_draft() -> None:
@@ -134,32 +141,138 @@ def test_rejects_mlkem_value_out_of_range() -> None:
         Run(HYBRID).accept(b"\xff" * 384 + offer[384:])
 
 
-def test_rejects_reply_before_offer() -> None:
+@pytest.mark.parametrize(("name", "size"), [(HYBRID, 1088), (SNTRUP_METHODS[0], 1039)])
+def test_rejects_reply_before_offer(name: bytes, size: int) -> None:
     with pytest.raises(RemoteViolation):
-        Run(HYBRID).complete(bytes(1088 + 32))
+        Run(name).complete(bytes(size + 32))
 
 
-@pytest.mark.parametrize("lack", ["module", "algorithm"])
-def test_omits_hybrid_on_machine_without_mlkem(lack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next method is used."""
+# --- sntrup761x25519
 
+
+def vectors() -> list[dict[str, bytes]]:
+    """Return the vectors of the submission to NIST: ``pk``, ``sk``, ``ct`` and ``ss``."""
+    blocks = (Path(__file__).parent / "vectors" / "sntrup761.rsp").read_text().split("\n\n")
+    fields = [dict(line.split(" = ") for line in block.splitlines()) for block in blocks[1:] if block.strip()]
+    return [{key: bytes.fromhex(value) for key, value in block.items() if key != "count"} for block in fields]
+
+
+@pytest.mark.parametrize("vector", vectors(), ids=["0", "1"])
+def test_sntrup761_decapsulates_published_vectors(vector: dict[str, bytes]) -> None:
+    pair = SNTRUP761.key_pair(vector["pk"], vector["sk"])
+    assert pair.decapsulate(vector["ct"]) == vector["ss"]
+    changed = bytearray(vector["ct"])
+    changed[500] ^= 1
+    assert pair.decapsulate(bytes(changed)) != vector["ss"]
+    ciphertext, secret = SNTRUP761.encapsulate(vector["pk"])
+    assert ciphertext != vector["ct"]
+    assert pair.decapsulate(ciphertext) == secret
+
+
+class VectorKeys(KeyPairsAtOnce):
+    """The key pair of a published vector."""
+
+    def __init__(self, vector: dict[str, bytes]) -> None:
+        super().__init__()
+        self._vector = vector
+
+    def take(self) -> Deferred[KemKeyPair]:
+        return succeed(SNTRUP761.key_pair(self._vector["pk"], self._vector["sk"]))
+
+
+@pytest.mark.parametrize("name", SNTRUP_METHODS)
+def test_sntrup761_client_follows_draft(name: bytes) -> None:
+    """draft-josefsson-ntruprime-ssh section 3, as in OpenSSH: Q_C = sntrup761 key || X25519 key, Q_S =
+    ciphertext || X25519 key, K = SHA-512(sntrup761 secret || X25519 secret), encoded as a string."""
+    vector = vectors()[0]
+    client = new_kex_method(name, at_once, VectorKeys(vector))
+    offer = result_of(client.offer())
+    assert len(offer) == 1158 + 32
+    assert offer[:1158] == vector["pk"]
+    ours = x25519.X25519PrivateKey.generate()
+    classic = ours.exchange(x25519.X25519PublicKey.from_public_bytes(offer[1158:]))
+    secret = result_of(client.complete(vector["ct"] + ours.public_key().public_bytes_raw()))
+    assert secret == string(hashlib.sha512(vector["ss"] + classic).digest())
+
+
+@pytest.mark.parametrize("name", SNTRUP_METHODS)
+def test_sntrup761_server_follows_draft(name: bytes) -> None:
+    vector, classic = vectors()[1], x25519.X25519PrivateKey.generate()
+    # A server needs no key pair.
+    server = new_kex_method(name, at_once)
+    answer, secret = result_of(server.accept(vector["pk"] + classic.public_key().public_bytes_raw()))
+    assert len(answer) == 1039 + 32
+    shared = SNTRUP761.key_pair(vector["pk"], vector["sk"]).decapsulate(answer[:1039])
+    shared += classic.exchange(x25519.X25519PublicKey.from_public_bytes(answer[1039:]))
+    assert secret == string(hashlib.sha512(shared).digest())
+
+
+def test_sntrup761_accepts_values_of_right_length() -> None:
+    """Every public key and every ciphertext has a secret, as in OpenSSH; the peer has another one."""
+    client, server = Run(SNTRUP_METHODS[0]), Run(SNTRUP_METHODS[0])
+    point = client.offer()[1158:]
+    for byte in (b"\0", b"\xff", b"\x55"):
+        answer, secret = server.accept(byte * 1158 + point)
+        assert (len(answer), len(secret)) == (1039 + 32, 4 + 64)
+    for byte in (b"\0", b"\xff", b"\x55"):
+        client = Run(SNTRUP_METHODS[0])
+        answer, secret = server.accept(client.offer())
+        assert client.complete(byte * 1039 + answer[1039:]) != secret
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_hybrid_uses_private_key_once(name: bytes) -> None:
+    client = Run(name)
+    answer, secret = Run(name).accept(client.offer())
+    assert client.complete(answer) == secret
+    with pytest.raises(RemoteViolation):
+        client.complete(answer)
+
+
+def test_does_not_show_private_key_in_representation() -> None:
+    vector = vectors()[0]
+    assert repr(SNTRUP761.key_pair(vector["pk"], vector["sk"])) == "KemKeyPair(public=1158 bytes)"
+
+
+# --- what a machine lacks
+
+
+def lack_mlkem(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(kems, "mlkem", None)
+
+
+def lack_algorithm(patch: pytest.MonkeyPatch) -> None:
     def generate() -> None:
         raise UnsupportedAlgorithm("this OpenSSL is too old")
 
-    if lack == "module":
-        monkeypatch.setattr(kex_methods, "mlkem", None)
-    else:
-        monkeypatch.setattr(mlkem.MLKEM768PrivateKey, "generate", generate)
-    kex_methods.is_usable.cache_clear()
-    try:
-        assert [name for name in MODERN.kex if not kex_methods.is_usable(name)] == [HYBRID]
-        pair = Pair(algorithms=MODERN).secure()
-    finally:
+    patch.setattr(mlkem.MLKEM768PrivateKey, "generate", generate)
+
+
+def lack_pqcrypto(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "pqcrypto", None)
+
+
+@pytest.mark.parametrize(
+    ("lack", "missing"),
+    [(lack_mlkem, HYBRIDS[:1]), (lack_algorithm, HYBRIDS[:1]), (lack_pqcrypto, HYBRIDS[1:])],
+)
+def test_omits_hybrid_on_machine_that_lacks_it(
+    lack: Callable[[pytest.MonkeyPatch], None], missing: tuple[bytes, ...]
+) -> None:
+    """The next method is used."""
+    with pytest.MonkeyPatch.context() as patch:
+        lack(patch)
         kex_methods.is_usable.cache_clear()
-    pair.server.rekey()
-    assert pair.server.kex.proposal is not None
-    assert HYBRID not in pair.server.kex.proposal.kex
-    assert pair.client.peer_identification is not None
+        assert tuple(name for name in MODERN.kex if not kex_methods.is_usable(name)) == missing
+        pair = Pair(algorithms=MODERN).secure()
+    kex_methods.is_usable.cache_clear()
+    expected = tuple(name for name in MODERN.kex if name not in missing)
+    assert pair.client.kex.agreed_names[0] == expected[0]
+    for end in (pair.server, pair.client):
+        end.rekey()
+        assert end.kex.proposal is not None
+        assert end.kex.proposal.kex[: len(expected)] == expected
+        assert not set(missing) & set(end.kex.proposal.kex)
 
 
 # --- NIST curves

@@ -13,15 +13,16 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
-from conchrec.ssh.kex_methods import ModularPowers
+from conchrec.ssh.kex_methods import ModularPowers, SntrupKeyPairs
 from conchrec.ssh.numbers import USERAUTH_SUCCESS
 from conchrec.ssh.server_host_keys import ServerHostKeys
 from conchrec.ssh.transport import ClientTransport, HostKeys, ServerTransport
-from tests.support.powers import at_once
+from tests.support.powers import KeyPairsAtOnce, at_once
 
 HOST_KEY = ServerHostKeys(ed25519.Ed25519PrivateKey.generate(), None)
 SERVER_VERSION = b"SSH-2.0-server of the tests"
 CLIENT_VERSION = b"SSH-2.0-client of the tests"
+KEY_PAIRS = KeyPairsAtOnce()
 
 
 class Ear(SSHService):
@@ -121,6 +122,7 @@ class Pair:
         client_type: type[ClientTransport] = ClientTransport,
         server_powers: ModularPowers = at_once,
         client_powers: ModularPowers = at_once,
+        client_key_pairs: SntrupKeyPairs | None = KEY_PAIRS,
         connect: bool = True,
     ) -> None:
         self.chunk = chunk
@@ -142,6 +144,7 @@ class Pair:
         self.client = client_type(
             algorithms=algorithms,
             powers=client_powers,
+            key_pairs=client_key_pairs,
             verify_host_key=verify_host_key,
             host_key_algorithms=host_key_algorithms,
             identification=client_version,

@@ -1,14 +1,17 @@
-"""Modular powers for the transports of tests: computed in this process, at once or when the test says so."""
+"""Modular powers and key pairs for the transports of tests: made in this process, at once or when the test
+says so."""
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from conchrec.ssh.dh_worker import powers
+from conchrec.ssh.dh_worker import key_pair, powers
+from conchrec.ssh.kems import SNTRUP761, KemKeyPair
 from conchrec.ssh.kex_methods import new_kex_method
 
 T = TypeVar("T")
@@ -17,6 +20,36 @@ T = TypeVar("T")
 def at_once(modulus: int, exponent: int, bases: tuple[int, ...]) -> Deferred[tuple[int, ...]]:
     """ModularPowers that have fired already."""
     return succeed(powers(modulus, exponent, bases))
+
+
+class KeyPairsAtOnce:
+    """Key pairs of sntrup761 (SntrupKeyPairs), as long as ``available``."""
+
+    def __init__(self) -> None:
+        self.available = True
+        self.count = 0
+
+    def are_available(self) -> bool:
+        """Return whether a client may offer sntrup761."""
+        return self.available
+
+    def take(self) -> Deferred[KemKeyPair]:
+        """Make a key pair."""
+        self.count += 1
+        return succeed(SNTRUP761.key_pair(*key_pair()))
+
+
+class SameKeyPair(KeyPairsAtOnce):
+    """The same key pair each time: to make one takes 20 ms. For fuzzers, which make many connections."""
+
+    def take(self) -> Deferred[KemKeyPair]:
+        """Return the key pair."""
+        return succeed(SNTRUP761.key_pair(*_only_key_pair()))
+
+
+@functools.cache
+def _only_key_pair() -> tuple[bytes, bytes]:
+    return key_pair()
 
 
 class Later:
@@ -63,7 +96,7 @@ class Run:
     """A key exchange whose results are there at once."""
 
     def __init__(self, name: bytes) -> None:
-        self._run = new_kex_method(name, at_once)
+        self._run = new_kex_method(name, at_once, KeyPairsAtOnce())
 
     def offer(self) -> bytes:
         """Return the first value."""

@@ -34,9 +34,11 @@ def new_transport(access: TargetAccess) -> tuple[ClientTransport, HostCheck]:
     trust = services.trust(access.target, access.destination.addresses)
     check = HostKeyCheck(trust, access.target, services.now)
     algorithms = algorithms_of(access)
+    helper = services.diffie_hellman
     transport = ClientTransport(
         algorithms=algorithms,
-        powers=services.diffie_hellman.powers_of_peer(lambda: f"target {access.target}"),
+        powers=helper.powers_of_peer(lambda: f"target {access.target}"),
+        key_pairs=helper.key_pairs_of_peer(lambda: f"target {access.target}"),
         verify_host_key=check,
         host_key_algorithms=trust.algorithms_for(access.target, sha1=algorithms.sha1),
         identification=None,
