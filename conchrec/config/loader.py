@@ -352,11 +352,18 @@ class _Reader:
                     "invalid key: must be an age public key (age1…) or an SSH public key (ed25519 or RSA)"
                 )
             recipients.append(entry.text)
+        directory = self._path(section, "directory", state_dir / "recordings")
+        if directory in (state_dir, *state_dir.parents):
+            section.warn(
+                "directory",
+                "contains the files of state_dir: anyone who can read or copy this directory gets the keys."
+                f" Use another directory, like {state_dir / 'recordings'}",
+            )
         retention = section.section("retention", keys(Retention))
         return read_fields(
             section,
             Recordings,
-            directory=self._path(section, "directory", state_dir / "recordings"),
+            directory=directory,
             encrypt_to=tuple(recipients),
             retention=read_fields(retention, Retention, age=retention.optional_duration("age")),
         )
@@ -436,25 +443,14 @@ def _limits(section: Section) -> Limits:
 
 
 def _startups(section: Section, default: Startups) -> Startups:
-    """``unauthenticated``: ``300:30:500``, or ``500``, which means the same."""
     entry = section.entry("unauthenticated")
     if entry is None:
         return default
-    problem = "must be a number, like 500, or BEGIN:PERCENT:FULL, like 300:30:500"
-    parts = entry.text.split(":")
-    if all(re.fullmatch("[0-9]{1,6}", part) for part in parts) and len(parts) in (1, 3):
-        numbers = [int(part) for part in parts]
-        begin, rate, full = numbers if len(numbers) == 3 else (numbers[0] * 3 // 5, default.rate, numbers[0])
-        if not full:
-            problem = f"{'the number' if len(numbers) == 1 else 'FULL'} must be greater than 0"
-        elif begin > full:
-            problem = "BEGIN must not be greater than FULL (BEGIN:PERCENT:FULL)"
-        elif not 1 <= rate <= 100:
-            problem = "PERCENT must be from 1 to 100 (BEGIN:PERCENT:FULL)"
-        else:
-            return Startups(begin=begin, rate=rate, full=full)
-    entry.problem(f"invalid value {entry.text!r}: {problem}")
-    return default
+    try:
+        return Startups.parse(entry.text)
+    except ValueError as error:
+        entry.problem(f"invalid value {entry.text!r}: {error}")
+        return default
 
 
 def _public_address(top: Section) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -210,6 +211,22 @@ class Startups:
     begin: int = 300
     rate: int = 30
     full: int = 500
+
+    @classmethod
+    def parse(cls, text: str) -> Startups:
+        """Read ``300:30:500``, or ``500``, which means the same. Raises ValueError."""
+        parts = text.split(":")
+        if len(parts) not in (1, 3) or not all(re.fullmatch("[0-9]{1,6}", part) for part in parts):
+            raise ValueError("must be a number, like 500, or BEGIN:PERCENT:FULL, like 300:30:500")
+        numbers = [int(part) for part in parts]
+        begin, rate, full = numbers if len(numbers) == 3 else (numbers[0] * 3 // 5, cls().rate, numbers[0])
+        if not full:
+            raise ValueError(f"{'the number' if len(numbers) == 1 else 'FULL'} must be greater than 0")
+        if begin > full:
+            raise ValueError("BEGIN must not be greater than FULL (BEGIN:PERCENT:FULL)")
+        if not 1 <= rate <= 100:
+            raise ValueError("PERCENT must be from 1 to 100 (BEGIN:PERCENT:FULL)")
+        return cls(begin=begin, rate=rate, full=full)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

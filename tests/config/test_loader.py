@@ -215,6 +215,30 @@ def test_resolves_paths_relative_to_file_and_home(read: Read, here: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    ("state", "recordings", "is_warned"),
+    [
+        ("s", "s", True),
+        ("s", "s/../s/", True),
+        ("s/deep/er", "s", True),
+        ("s", "/", True),
+        ("s", "s/recordings", False),
+        ("s", "sr", False),
+        ("sr", "s", False),
+    ],
+)
+def test_warns_of_keys_among_recordings(
+    read: Read, here: Path, state: str, recordings: str, is_warned: bool
+) -> None:
+    it = read(f"{NOBODY}state_dir: {state}\nrecordings:\n  directory: {recordings}\n")
+    directory = here / state / "recordings"
+    problem = (
+        f"{it.file}:5: recordings.directory: contains the files of state_dir: anyone who can read or copy"
+        f" this directory gets the keys. Use another directory, like {directory}"
+    )
+    assert (problem in it.warnings) is is_warned is any("state_dir" in line for line in it.warnings)
+
+
 @pytest.mark.parametrize("no", ["no", "off", "false", "No", '"no"', "'off'"])
 def test_reads_no_as_word(read: Read, no: str) -> None:
     it = read(f"{NOBODY}session_recording: {no}\nproxy_checks_host_keys: {no}\nrecordings: {{input: {no}}}\n")
