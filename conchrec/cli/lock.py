@@ -59,9 +59,10 @@ def run_lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO)
         args.parser.print_usage(err)
         print("conchrec lock: --name-only works only with --target", file=err)
         return USAGE
+    warning = ""
     if kind is LockKind.USER and name not in config.users:
         hint = nearest(name, tuple(config.users))
-        print(f"warning: locked, but {config.file} has no user {name!r}{hint}", file=err)
+        warning = f"locked, but {config.file} has no user {name!r}{hint}"
     now = utc_now()
     until = now + args.ttl if args.ttl is not None else None
     requested = Lock(kind=kind, name=name, until=until, reason=args.reason, by=account(), made=now)
@@ -70,12 +71,13 @@ def run_lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO)
         addresses = _addresses(config, target)
         locks += [replace(requested, name=address, of=name) for address in addresses]
         if not addresses:
-            print(
-                f"warning: this machine cannot resolve {target.host}: only the name is locked; to lock its"
-                " addresses too, run: conchrec lock --target ADDRESS",
-                file=err,
+            warning = (
+                f"this machine cannot resolve {target.host}: only the name is locked; to lock its addresses"
+                " too, run: conchrec lock --target ADDRESS"
             )
     Locks(config.state_dir, utc_now).add(*locks)
+    if warning:
+        print(f"warning: {warning}", file=err)
     for lock in locks:
         print(lock, file=out)
     return _audit(config, [_lock_event(lock) for lock in locks], err)

@@ -241,6 +241,11 @@ def test_warns_of_unknown_user(cluster: Cluster, tmp_path: Path) -> None:
     public = generate(tmp_path / "key")
     cluster.does("sign-user", "--user", "jo", "--login", "root", "--public-key", public)
     assert f"warning: signed, but {cluster.config} has no user 'jo'" in cluster.err
+    nowhere = tmp_path / "missing/key-cert.pub"
+    problem = cluster.refuses(
+        "sign-user", "--user", "jo", "--login", "root", "--public-key", public, "--out", nowhere
+    )
+    assert str(nowhere) in problem and "signed" not in problem
 
 
 def test_warns_of_unwritable_audit_log(cluster: Cluster, tmp_path: Path) -> None:

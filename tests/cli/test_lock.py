@@ -169,10 +169,13 @@ def test_locks_addresses_of_name(command: Command, monkeypatch: pytest.MonkeyPat
     assert Locks(command.state, lambda: NOW).current[-1].of == "grouped"
 
 
-def test_requires_state_and_valid_options(command: Command) -> None:
+def test_requires_state_and_valid_options(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.cli.lock.resolve_target", lambda target: ())
     assert command("lock", "--user", "joe", "--name-only") == USAGE
     assert command.err.endswith("conchrec lock: --name-only works only with --target\n")
     (command.state / ".lock").unlink(missing_ok=True)
     command.state.rmdir()
-    assert command("lock", "--user", "joe") == CONFIGURATION
-    assert "state does not exist" in command.err
+    for words in (("--user", "joe"), ("--user", "jeo"), ("--target", "db7")):
+        assert command("lock", *words) == CONFIGURATION
+        assert "state does not exist" in command.err
+        assert "locked" not in command.err

@@ -75,11 +75,11 @@ def run_sign_user(config: Config, args: argparse.Namespace, out: TextIO, err: Te
     public = read_public_key(args.public_key)
     certificate_file: Path = args.out or _certificate_path(args.public_key)
     check_absent([certificate_file], args.force)
+    certificate = authority.sign_user(public, principals=args.login, key_id=args.user, ttl=args.ttl)
+    write_file(certificate_file, f"{public_line(certificate.blob)} {args.user}\n".encode(), 0o644)
     if args.user not in config.users:
         hint = nearest(args.user, tuple(config.users))
         print(f"warning: signed, but {config.file} has no user {args.user!r}{hint}", file=err)
-    certificate = authority.sign_user(public, principals=args.login, key_id=args.user, ttl=args.ttl)
-    write_file(certificate_file, f"{public_line(certificate.blob)} {args.user}\n".encode(), 0o644)
     _audit_certificate(config, certificate, "user", err)
     print(
         f"Wrote {certificate_file}: valid for {', '.join(certificate.principals)}"
