@@ -19,12 +19,14 @@ from conchrec.cli.parsers.arguments import moment
 from conchrec.cli.recordings.common import DONE, NO
 from conchrec.cli.recordings.find import listing, show
 from conchrec.cli.recordings.view import export, follow, play, text
+from conchrec.keys import open_signer
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.capture.lifecycle import RecordingState
 from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.catalogue.library import Library
 from conchrec.recording.catalogue.listing import Filter
 from conchrec.recording.evidence.finisher import Finisher
+from conchrec.recording.evidence.ledger import Ledger
 from conchrec.recording.format.asciicast import Header
 from conchrec.recording.format.session_id import new_session_id
 from conchrec.recording.format.signatures import RecordingSigner
@@ -45,14 +47,14 @@ class Terminal(io.StringIO):
 class RecordingsDirectory:
     """A directory of recordings, and what a command says about them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, signer: RecordingSigner | None = None) -> None:
         self.clock = Clock()
         self.directory = directory
         self.library = Library(directory)
         self.out = io.StringIO()
         self.errors = io.StringIO()
         self._store = LocalStore(
-            finisher=Finisher(RecordingTree(directory), RecordingSigner.generate(), self.now),
+            finisher=Finisher(RecordingTree(directory), signer or RecordingSigner.generate(), self.now),
             clock=self.clock,
             in_thread=execute,
             monotonic=self.clock.seconds,
@@ -114,6 +116,23 @@ def test_lists_recordings_as_json(recordings: RecordingsDirectory) -> None:
         sid, "complete", {"status": 0}, {"bytes": 5},
     )  # fmt: skip
     assert (running["status"], running["command"], running["user"]) == ("live", "vim", "joe")
+
+
+def test_prune_lists_only_what_it_has_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else holds a recording after it was chosen."""
+    signer, _ = open_signer(tmp_path / "state", make=True)
+    recordings = RecordingsDirectory(tmp_path / "state/recordings", signer)
+    held, free = recordings.recorded(b"a"), recordings.recorded(b"b")
+    monkeypatch.setattr(Ledger, "is_held", lambda book, sid: sid == held)
+    file = tmp_path / "config.yaml"
+    file.write_text("users: {}\nroles: {}\nstate_dir: state\n")
+    argv = ["recordings", "prune", "--size", "1B", "-c", str(file)]
+    assert main([*argv, "--dry-run"], dry := io.StringIO(), recordings.errors) == DONE
+    assert main(argv, recordings.out, recordings.errors) == DONE
+    assert [line.split()[0] for line in dry.getvalue().splitlines()] == [held, free, "would"]
+    assert [line.split()[0] for line in recordings.out.getvalue().splitlines()] == [free, "removed"]
+    assert "removed 1 recording (" in recordings.out.getvalue()
+    assert {path.name[:20] for path in recordings.directory.rglob("*.cast")} == {held[:20]}
 
 
 def test_lists_nothing_in_empty_library(recordings: RecordingsDirectory) -> None:

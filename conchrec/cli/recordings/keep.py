@@ -89,10 +89,10 @@ def run_prune(config: Config | None, args: argparse.Namespace, out: TextIO, err:
         # From here on the ledger sees each new hold; earlier holds are read again.
         book.refresh()
         held = retention.held_recordings(book.path)
-        expired = tuple(recording for recording in expired if recording.sid not in held)
+        removed = []
         with _open_audit(config) as emit:
             for recording in expired:
-                if book.is_held(recording.sid):
+                if recording.sid in held or book.is_held(recording.sid):
                     continue
                 emit(
                     RecordingRemoved(
@@ -103,6 +103,8 @@ def run_prune(config: Config | None, args: argparse.Namespace, out: TextIO, err:
                     )
                 )
                 retention.remove(tree, book, recording.sid, reason=recording.reason, by=account())
+                removed.append(recording)
+        expired = tuple(removed)
         book.save_head()
         forget(tree.root)
     if args.json:
