@@ -26,6 +26,8 @@ def rule_for(rules: Sequence[_Rule], target: Target, addresses: Sequence[str]) -
 
     A rule may require less of its hosts, so another host that shares the name must not get it.
     """
+    if not rules:
+        return None
     try:
         resolved = resolved_target(target, addresses)
     except NotAHost:

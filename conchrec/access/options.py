@@ -10,7 +10,7 @@ other roles; a ``yes`` opens a closed switch. Of several limits the strictest ho
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from types import MappingProxyType
@@ -220,12 +220,11 @@ def combine(limiting: Sequence[RoleOptions], opening: Sequence[RoleOptions]) -> 
     ``opening`` are those of ``limiting`` whose yes counts: a role that allows only some addresses of a
     target opens no switch.
     """
-
-    def is_open(switch: str) -> bool:
-        forbidden = any(role.switches.get(switch) is False for role in limiting)
-        return not forbidden and any(role.opens(switch) for role in opening)
-
-    common = SessionOptions(
+    closed = {switch for role in limiting for switch, is_open in role.switches.items() if not is_open}
+    opened: dict[str, Any] = {
+        switch: switch not in closed and any(role.opens(switch) for role in opening) for switch in SWITCHES
+    }
+    return SessionOptions(
         max_session_ttl=_least(role.max_session_ttl for role in limiting),
         client_idle_timeout=_least(role.client_idle_timeout for role in limiting),
         max_sessions=_least(role.max_sessions for role in limiting),
@@ -234,9 +233,8 @@ def combine(limiting: Sequence[RoleOptions], opening: Sequence[RoleOptions]) -> 
         record=_strictest((role.record for role in limiting), lambda record: record is Record.STRICT),
         require_mfa=_strictest((role.require_mfa for role in limiting), lambda mfa: mfa.level),
         approval=tuple(dict.fromkeys(role.approval for role in limiting if role.approval)),
+        **opened,
     )
-    opened: dict[str, Any] = {switch: is_open(switch) for switch in SWITCHES}
-    return replace(common, **opened)
 
 
 def _least(limits: Iterable[_Limit | None]) -> _Limit | None:

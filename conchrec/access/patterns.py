@@ -13,6 +13,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from conchrec.model import Target
 
@@ -119,9 +120,15 @@ def resolved_target(target: Target, addresses: Sequence[str]) -> TargetAddress:
     NotAHost: where no address is left; for a name with characters that resolvers fold into others; for a
     number that resolvers parse as an address.
     """
+    return _resolved(target, tuple(addresses))
+
+
+@lru_cache(maxsize=1024)
+def _resolved(target: Target, addresses: tuple[str, ...]) -> TargetAddress:
+    # One login needs it nineteen times: for each decision, and for each search in the rules of targets.
     host = target.host.lower().removesuffix(".")
     literal = address_of(host)
-    resolved = [target.host, *addresses] if literal is not None else list(addresses)
+    resolved = (target.host, *addresses) if literal is not None else addresses
     usable: dict[IPAddress, str] = {}
     for text in resolved:
         address = address_of(text)

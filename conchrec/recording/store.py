@@ -116,7 +116,7 @@ class LocalStore:
     def open(self, info: SessionInfo) -> SessionRecorder:
         """Create the file, empty and locked, with mode 0600. Raises SpoolFull or WriteFailed."""
         try:
-            path = self._tree.path(info.sid)
+            path = self._tree.new_path(info.sid)
             if self._compress:
                 path = path.with_name(info.sid + COMPRESSED)
         except ValueError as error:

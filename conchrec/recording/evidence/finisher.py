@@ -104,7 +104,11 @@ class Finisher:
                 with _open(plain, day) as file:
                     manifest = replace(manifest, stored=_digest(file, plain))
             document = self._signer.manifest(manifest.encode())
-            self.tree.write_file(sid + MANIFEST, sid, document, durable=durable)
+            with NewFile(sid + MANIFEST, dir_fd=day) as new:
+                new.file.write(document)
+                new.commit(durable=durable)
+            if durable:
+                self.tree.sync(sid)
             head = self.add_to_ledger(sid, document, durable=durable)
             if stored is not None:
                 os.unlink(plain, dir_fd=day)

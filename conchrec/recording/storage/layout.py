@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from pathlib import Path
 
 from conchrec.file_lock import lock
-from conchrec.files import NewFile, open_regular, read_regular, sync_directory
+from conchrec.files import open_regular, read_regular, sync_directory
 from conchrec.recording.format.session_id import ALPHABET, LENGTH, first_at, time_of
 
 CAST = ".cast"
@@ -49,6 +50,11 @@ class RecordingTree:
         paths = (path for form in SUFFIXES if (path := day / (sid + form)).exists())
         return next(paths, day / (sid + CAST))
 
+    def new_path(self, sid: str) -> Path:
+        """Return the path of a plain recording that does not exist yet. Raises ValueError for an invalid
+        session id."""
+        return self.root.joinpath(*_day(sid), sid + CAST)
+
     def manifest_path(self, sid: str) -> Path:
         """Return where the manifest of ``sid`` is or would be. Raises ValueError for an invalid session
         id."""
@@ -68,8 +74,21 @@ class RecordingTree:
     @contextmanager
     def open_day(self, sid: str, *, make: bool = False) -> Iterator[int]:
         """Yield a descriptor of the directory of ``sid``, for ``dir_fd=``. Raises OSError."""
-        if make:
+        try:
+            descriptor = self._descend(sid, make=False)
+        except FileNotFoundError:
+            if not make:
+                raise
             self.make_root()
+            descriptor = self._descend(sid, make=True)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _descend(self, sid: str, *, make: bool) -> int:
+        """Return a descriptor of the directory of ``sid``; with ``make``, directories below the root are
+        created."""
         descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in _day(sid):
@@ -78,18 +97,10 @@ class RecordingTree:
                 child = os.open(name, _BELOW, dir_fd=descriptor)
                 os.close(descriptor)
                 descriptor = child
-            yield descriptor
-        finally:
+        except BaseException:
             os.close(descriptor)
-
-    def write_file(self, name: str, sid: str, contents: bytes, *, durable: bool = True) -> None:
-        """Write the file ``name`` next to the cast of ``sid``, as a whole, with mode 0600. Blocks. Raises
-        OSError."""
-        with self.open_day(sid) as day, NewFile(name, dir_fd=day) as new:
-            new.file.write(contents)
-            new.commit(durable=durable)
-        if durable:
-            self.sync(sid)
+            raise
+        return descriptor
 
     def sync(self, sid: str) -> None:
         """Sync the directory entries that lead to the files of ``sid``. Blocks."""
@@ -192,6 +203,7 @@ def _in_order(sids: list[str], pause: Callable[[], None] | None) -> Iterable[str
     return heapq.merge(*runs)
 
 
+@lru_cache(maxsize=1024)
 def _day(sid: str) -> tuple[str, str, str]:
     year, month, day = time_of(sid).strftime("%Y %m %d").split()
     return year.zfill(4), month, day
