@@ -249,7 +249,7 @@ def test_rejects_certificate_as_authority() -> None:
             signature: bytes = key(number=6).sign(data)
             return signature
 
-    forged = user_certificate(key(), by=Middle())  # type: ignore[arg-type]
+    forged = user_certificate(key(), by=Middle())
     assert "CA key" in refused(credentials(authorities=(CA.blob, middle)), "joe", ED_CERT, forged)
 
 

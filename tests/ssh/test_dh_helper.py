@@ -26,7 +26,7 @@ from conchrec.ssh.dh_helper import (
     KeyExchangeRefused,
 )
 from conchrec.ssh.kems import SNTRUP761, KemKeyPair
-from tests.support.helper import FakeProcess, Processes, RealProcess
+from tests.support.helper import FakeProcess, Process, Processes, RealProcess
 from tests.support.wait import block, fact, in_time, reactor
 
 BUSY = "too many key exchanges are waiting; try again later"
@@ -43,7 +43,7 @@ class Setting:
         self.count = 0
 
     @property
-    def process(self) -> Any:
+    def process(self) -> Process:
         return self.processes.started[-1]
 
     def ask(self, peer: str = "a", group: Any = GROUP14) -> Deferred[Any]:
@@ -323,6 +323,7 @@ async def test_process_ignores_termination_signals(number: int) -> None:
     """Ctrl-C in a terminal and systemd's SIGTERM also reach the process; it runs until its input ends."""
     setting = Setting(Processes(reactor, reactor.spawnProcess))
     await done(setting.ask())
+    assert isinstance(setting.process, RealProcess)
     os.kill(setting.process.pid, number)
     await done(setting.ask())
     assert len(setting.processes.started) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
-from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, fingerprint, issue
+from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, CertificateSigner, fingerprint, issue
 from conchrec.ssh.host_key_check import CERTIFIED, PLAIN, AcceptedHostKey, HostTrust
 from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.wire import string
@@ -38,12 +38,12 @@ def line(names: str, blob: bytes, marker: str = "") -> str:
 def certificate(
     *names: str,
     key_blob: bytes = ED,
-    by: object = CA,
+    by: CertificateSigner = CA,
     kind: CertificateKind = CertificateKind.HOST,
     days: int = 1,
 ) -> bytes:
     return issue(
-        authority=by,  # type: ignore[arg-type]
+        authority=by,
         public_key=key_blob,
         kind=kind,
         serial=1,

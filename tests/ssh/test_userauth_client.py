@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +18,7 @@ from conchrec.ssh.authenticator import PartialSuccess
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.signers import Accepted, Signer
-from conchrec.ssh.userauth_client import Login, UserAuthClient
+from conchrec.ssh.userauth_client import MAX_OFFERS, Login, Prompter, UserAuthClient
 from conchrec.ssh.wire import names, string
 from tests.support.logins import (
     HOST_KEY,
@@ -66,12 +65,12 @@ class Client:
 
     def __init__(
         self,
-        *signers: Signer,
+        *signers: Signer | None,
         extensions: Mapping[bytes, bytes] | None = None,
-        prompter: Any = None,
+        prompter: Prompter | None = None,
         next_signer: Callable[[frozenset[bytes]], Deferred[Signer | None]] | None = None,
         on_offer: Callable[[Signer], None] | None = None,
-        **more: Any,
+        max_offers: int = MAX_OFFERS,
     ) -> None:
         self.extensions = dict(extensions or {})
         self.wire, self.next_service = Wire(), ConnectionService()
@@ -90,7 +89,7 @@ class Client:
             on_signing=lambda signer: self.heard.append(("signing", signer.label)),
             prompter=prompter,
             target="web1",
-            **more,
+            max_offers=max_offers,
         )
         self.userauth.done.addCallbacks(self._done, self._failed)
         self.wire.setService(self.userauth)
@@ -483,7 +482,7 @@ def test_tries_three_passwords() -> None:
 
 
 def test_continues_with_key_after_password() -> None:
-    client = Client(None, FIRST, prompter=Person(("a",)))  # type: ignore[arg-type]
+    client = Client(None, FIRST, prompter=Person(("a",)))
     client.refuse(u.PASSWORD)
     assert client.refuse(u.PUBLICKEY, partial=True) == offered(FIRST)
     assert client.requested == [frozenset({u.PASSWORD}), frozenset({u.PUBLICKEY})]
@@ -568,6 +567,7 @@ def at_an_answer() -> Client:
     return client
 
 
+Situation = Callable[[], Client]
 SITUATIONS = [at_none, at_an_offer, at_signing, at_a_proof, at_choosing, at_a_question, at_an_answer]
 GOOD = {
     at_none: {u.FAILURE, u.SUCCESS},
@@ -586,7 +586,7 @@ GOOD = {
         if number not in GOOD.get(situation, ())
     ],
 )
-def test_rejects_unexpected_messages(situation: Any, number: int) -> None:
+def test_rejects_unexpected_messages(situation: Situation, number: int) -> None:
     client = situation()
     assert client.hear(number, b"") == []
     assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
@@ -597,7 +597,7 @@ def test_rejects_unexpected_messages(situation: Any, number: int) -> None:
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_accepts_banner_at_any_time(situation: Any) -> None:
+def test_accepts_banner_at_any_time(situation: Situation) -> None:
     client = situation()
     client.hear(u.BANNER, string(b"\x1b[1mHello\xff") + string(b"en"))
     client.hear(u.BANNER, string(b"no language"))
@@ -607,7 +607,7 @@ def test_accepts_banner_at_any_time(situation: Any) -> None:
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("number", [54, 62, 79, 130, 255])
-def test_answers_unknown_message_with_unimplemented(situation: Any, number: int) -> None:
+def test_answers_unknown_message_with_unimplemented(situation: Situation, number: int) -> None:
     client = situation()
     client.hear(number, b"whatever")
     assert client.wire.unimplemented == 1
@@ -615,7 +615,7 @@ def test_answers_unknown_message_with_unimplemented(situation: Any, number: int)
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_fails_when_connection_ends(situation: Any) -> None:
+def test_fails_when_connection_ends(situation: Situation) -> None:
     client = situation()
     client.wire.stop()
     assert isinstance(client.result, ConnectionLost)
@@ -637,7 +637,7 @@ def test_rejects_partial_success_for_offer() -> None:
 
 
 @given(st.binary(max_size=60), st.integers(min_value=50, max_value=255), st.sampled_from(SITUATIONS))
-def test_never_raises_for_random_messages(rubbish: bytes, number: int, situation: Any) -> None:
+def test_never_raises_for_random_messages(rubbish: bytes, number: int, situation: Situation) -> None:
     client = situation()
     client.hear(number, rubbish)
     if client.wire.disconnected is not None:

@@ -17,7 +17,7 @@ from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.ssh import userauth as u
 from conchrec.ssh.authenticator import Ask
-from conchrec.ssh.certificate import CertificateKind, Ed25519Authority, issue
+from conchrec.ssh.certificate import CertificateKind, CertificateSigner, Ed25519Authority, issue
 from conchrec.ssh.signers import KeySigner, Signer
 from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.userauth_server import UserAuthServer
@@ -62,7 +62,7 @@ def user_certificate(
     *,
     key_id: str = "joe",
     principals: tuple[str, ...] = ("joe",),
-    by: Ed25519Authority | None = None,
+    by: CertificateSigner | None = None,
     kind: CertificateKind = CertificateKind.USER,
     valid_after: int = 0,
     valid_before: int = 2**64 - 1,

@@ -9,17 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from conchrec.audit import events
 from conchrec.errors import RecordingError
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.file_transfers import TransferAccount, recognise
-from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.format.transfer_account import AccountLost, Files, TransferFact
 
 
+class FileRecorder(Protocol):
+    """The part of a session's recorder that a file audit needs (``SessionRecorder``)."""
+
+    def marker(self, text: str) -> None:
+        """Record something that is not on the screen."""
+
+    def transfer(self, *, digest_only: bool) -> None:
+        """Note that the session is a file transfer; with ``digest_only`` its data is not recorded."""
+
+    def keep_from_here(self, from_user: bytes, from_target: bytes) -> None:
+        """Record these bytes and all that follow: the transfer cannot be followed."""
+
+
+Recorder_co = TypeVar("Recorder_co", covariant=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Journal:
+class Journal(Generic[Recorder_co]):
     """The functions by which the parts of a session record and audit facts.
 
     ``record`` calls its argument with the session's recorder, if there is one. It and ``emit``, which writes
@@ -27,7 +43,7 @@ class Journal:
     ``who`` returns the fields that each event of the session has.
     """
 
-    record: Callable[[Callable[[SessionRecorder], None]], None]
+    record: Callable[[Callable[[Recorder_co], None]], None]
     emit: Callable[[events.AuditEvent], None]
     emit_quietly: Callable[[events.AuditEvent], None]
     who: Callable[[], events.Who]
@@ -36,7 +52,7 @@ class Journal:
 class FileAudit:
     """The account of the files of one session channel. ``seconds`` is a monotonic clock."""
 
-    def __init__(self, journal: Journal, seconds: Callable[[], float]) -> None:
+    def __init__(self, journal: Journal[FileRecorder], seconds: Callable[[], float]) -> None:
         self._journal = journal
         self._seconds = seconds
         self._account: TransferAccount | None = None

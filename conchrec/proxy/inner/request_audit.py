@@ -10,6 +10,7 @@ from conchrec.proxy.inner.file_audit import Journal
 from conchrec.proxy.inner.start_requests import StartRequest
 from conchrec.proxy.inner.unknown_messages import unknown_request
 from conchrec.proxy.target_access import TargetAccess
+from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.kept_text import NAME_MOST, keep
 from conchrec.ssh import message_layouts
@@ -45,7 +46,7 @@ class RequestAudit:
 
     __slots__ = ("_access", "_eow_senders", "_journal", "facts")
 
-    def __init__(self, access: TargetAccess, journal: Journal) -> None:
+    def __init__(self, access: TargetAccess, journal: Journal[SessionRecorder]) -> None:
         self._access = access
         self._journal = journal
         self.facts = RequestFacts()

@@ -7,30 +7,50 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor, MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
 
 from conchrec.errors import Busy, Unreachable
 from conchrec.model import Target
-from conchrec.proxy.dial.dialer import Dialer, HandshakeDropped, Link
-from conchrec.proxy.dial.handshake_gate import Slot
+from conchrec.proxy.dial.dialer import Dialer, HostCheck, Link, MakeTransport
+from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.transport import ClientTransport
+from tests.support.powers import at_once
 
 WEB1 = Target(host="web1")
+
+
+class Unchecked:
+    """A HostCheck of a target that never shows its key."""
+
+    verdict = None
+
+
+def new_transport(target: Target) -> tuple[ClientTransport, HostCheck]:
+    transport = ClientTransport(
+        algorithms=MODERN,
+        powers=at_once,
+        verify_host_key=lambda blob: None,
+        host_key_algorithms=(b"ssh-ed25519",),
+        identification=None,
+        clock=Clock(),
+    )
+    return transport, Unchecked()
 
 
 class ManualDialer(Dialer):
     """A dialer whose connections are made by the test."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(
-            Any,  # type: ignore[arg-type]
-            clock,
-            handshakes=8,
-            timeout=timedelta(seconds=30),
-        )
+        reactor: Any = MemoryReactor()
+        super().__init__(reactor, clock, handshakes=8, timeout=timedelta(seconds=30))
         self.requests: list[Deferred[Link]] = []
 
-    async def connect(self, target: Target, addresses: Sequence[str], user: str, make: Any) -> Link:
+    async def connect(self, target: Target, addresses: Sequence[str], user: str, make: MakeTransport) -> Link:
         made: Deferred[Link] = Deferred()
         self.requests.append(made)
         return await made
@@ -38,7 +58,7 @@ class ManualDialer(Dialer):
 
 def identify(dialer: ManualDialer) -> list[Any]:
     heard: list[Any] = []
-    Deferred.fromCoroutine(dialer.identify(WEB1, ("192.0.2.1",), "joe", Any)).addBoth(heard.append)  # type: ignore[arg-type]
+    Deferred.fromCoroutine(dialer.identify(WEB1, ("192.0.2.1",), "joe", new_transport)).addBoth(heard.append)
     return heard
 
 
@@ -54,7 +74,7 @@ def test_shares_failure_between_simultaneous_calls() -> None:
 def test_connects_again_when_first_caller_cancels() -> None:
     dialer = ManualDialer(Clock())
     heard: list[Any] = []
-    first = Deferred.fromCoroutine(dialer.identify(WEB1, ("192.0.2.1",), "joe", Any))  # type: ignore[arg-type]
+    first = Deferred.fromCoroutine(dialer.identify(WEB1, ("192.0.2.1",), "joe", new_transport))
     first.addErrback(heard.append)
     second = identify(dialer)
     first.cancel()
@@ -63,37 +83,36 @@ def test_connects_again_when_first_caller_cancels() -> None:
     assert len(dialer.requests) == 2
 
 
-class RefusedDialer(Dialer):
-    """A dialer whose target drops every connection, or does after the first few."""
+class PenaltyReactor(MemoryReactorClock):
+    """A reactor whose TCP connections lead to an sshd that closes each with a penalty."""
 
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(
-            Any,  # type: ignore[arg-type]
-            clock,
-            handshakes=8,
-            timeout=timedelta(seconds=3),
-        )
-        self.tries = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.tried_at: list[float] = []
 
-    async def _connect_one(
-        self, target: Target, address: str, slot: Slot, deadline: float, make: Any
-    ) -> Link:
-        assert deadline > self._clock.seconds()
-        self.tries += 1
-        raise HandshakeDropped("Not allowed at this time")
+    def connectTCP(self, host: str, port: int, factory: Any, *arguments: Any, **named: Any) -> Any:
+        self.tried_at.append(self.seconds())
+        protocol = factory.buildProtocol(IPv4Address("TCP", host, port))
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(b"Not allowed at this time\r\n")
+        protocol.connectionLost(Failure(ConnectionDone()))
+        connector: Any = super().connectTCP(host, port, factory, *arguments, **named)  # type: ignore[no-untyped-call]
+        return connector
 
 
 def test_reports_reason_instead_of_timeout_when_target_drops() -> None:
-    clock = Clock()
-    dialer = RefusedDialer(clock)
+    reactor = PenaltyReactor()
+    tcp: Any = reactor
+    dialer = Dialer(tcp, reactor, handshakes=8, timeout=timedelta(seconds=3))
     heard: list[Any] = []
-    Deferred.fromCoroutine(dialer.connect(WEB1, ("192.0.2.1",), "joe", Any)).addBoth(heard.append)  # type: ignore[arg-type]
+    Deferred.fromCoroutine(dialer.connect(WEB1, ("192.0.2.1",), "joe", new_transport)).addBoth(heard.append)
     for _ in range(12):
-        clock.advance(1)  # timers come late, as on a machine that has too much to do
+        reactor.advance(1)  # timers come late, as on a machine that has too much to do
     assert heard[0].check(Busy)
     assert "PerSourcePenaltyExemptList" in heard[0].value.public
-    assert 2 <= dialer.tries <= 6
-    assert clock.getDelayedCalls() == []
+    assert 2 <= len(reactor.tried_at) <= 6
+    assert reactor.tried_at[-1] < 3
+    assert reactor.getDelayedCalls() == []
 
 
 def test_cancels_wait_after_timeout() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -16,7 +16,7 @@ class Threads:
     """The running lookups, oldest first, each with its host."""
 
     def __init__(self) -> None:
-        self.working: list[tuple[str, Deferred[tuple[str, ...]]]] = []
+        self.working: list[tuple[str, Deferred[Any]]] = []
         self._hosts: list[str] = []
 
     def looked_up(self, host: str) -> tuple[str, ...]:
@@ -25,9 +25,9 @@ class Threads:
 
     def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
         work()
-        done: Deferred[tuple[str, ...]] = Deferred()
+        done: Deferred[T] = Deferred()
         self.working.append((self._hosts.pop(), done))
-        return cast(Deferred[T], done)
+        return done
 
     def answer(self, host: str, *addresses: str) -> None:
         lookup = next(pair for pair in self.working if pair[0] == host)

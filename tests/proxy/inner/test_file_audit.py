@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import pytest
 
 from conchrec.audit import events
 from conchrec.errors import WriteFailed
-from conchrec.proxy.inner.file_audit import FileAudit, Journal
-from conchrec.recording.capture.recorder import SessionRecorder
+from conchrec.proxy.inner.file_audit import FileAudit, FileRecorder, Journal
 from conchrec.ssh.wire import string, uint32
 from tests.support.auditlog import AuditMemory
 
@@ -48,8 +46,8 @@ class Stage:
             lambda: 0.0,
         )
 
-    def _record(self, write: Callable[[SessionRecorder], None]) -> None:
-        write(cast(SessionRecorder, self.recorder))
+    def _record(self, write: Callable[[FileRecorder], None]) -> None:
+        write(self.recorder)
 
     def _who(self) -> events.Who:
         return events.Who(cid="c", sid="s", user="joe", login="root", target="web1:22", addr="10.0.0.1")

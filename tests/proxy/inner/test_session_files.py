@@ -6,7 +6,6 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -47,7 +46,6 @@ class Stage:
         Without a ``store`` no recording can be opened, and the role allows that.
         """
         self.log = AuditMemory()
-        nothing: Any = lambda *_: None  # noqa: E731
         self.clock = Clock()
         context = memory_context(
             clock=self.clock, now=lambda: NOW, audit=self.log, store=store, create=_full_disk
@@ -63,7 +61,11 @@ class Stage:
         self.pump()
         self.access = access
         self.session = Session(
-            access, proxy.openings[0], inner_settled=nothing, on_end=nothing, on_granted=nothing
+            access,
+            proxy.openings[0],
+            inner_settled=lambda: None,
+            on_end=lambda session: None,
+            on_granted=lambda: None,
         )
         self.session.confirm_early()
         self.session.open_target(self.far.left)
