@@ -75,7 +75,7 @@ class SSHTransport(Protocol):
         self._backpressure = WriteBackpressure()
         #: None if the transport is no socket, as for a tunnel, or if there is no share.
         self._writer: SocketWriter | None = None
-        self._write: Callable[[bytes], object] = lambda data: self.transport.write(data)
+        self._write: Callable[[bytes], object] = lambda data: None
         self._is_logged_in = False
         self.service: SSHService | None = None
         self._is_connected = False
@@ -195,6 +195,7 @@ class SSHTransport(Protocol):
             )
             self._write = self._writer.write
         else:
+            self._write = self.transport.write
             self.transport.registerProducer(self._backpressure, True)
         self._set_read_size()
         self._reader.connect(self.transport)
