@@ -13,7 +13,7 @@ from conchrec.clock import Clock
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.backpressure import Backpressure, Producer, change_reasons
-from conchrec.ssh.fair_turns import Share
+from conchrec.ssh.fair_turns import READ_AT_MOST, Share
 from conchrec.ssh.framing import InboundPackets
 from conchrec.ssh.peer_limits import EarlyAllowance
 
@@ -21,9 +21,6 @@ from conchrec.ssh.peer_limits import EarlyAllowance
 MAX_HELD = 64 * 1024
 #: The same before the peer's login.
 MAX_HELD_EARLY = 16 * 1024
-#: The maximum number of bytes to read from a socket at once. Twisted's 64 KiB are only two packets, and
-#: each turn of the reactor has a cost.
-READ_AT_MOST = 256 * 1024
 
 
 class PacketHandler(Protocol):

@@ -25,12 +25,12 @@ from conchrec.ssh.agent_messages import SessionBinding
 from conchrec.ssh.backpressure import Producer, WriteBackpressure
 from conchrec.ssh.connection_waiters import ConnectionWaiters
 from conchrec.ssh.disconnect import ConnectionEnd
-from conchrec.ssh.fair_turns import Share
+from conchrec.ssh.fair_turns import READ_AT_MOST, Share
 from conchrec.ssh.framing import InboundPackets, OutboundPackets
 from conchrec.ssh.identification import Identifications, UnsupportedVersion
 from conchrec.ssh.key_exchange import MAX_BLOCKED, MAX_BLOCKED_EARLY, KeyExchange
 from conchrec.ssh.numbers import DisconnectReason
-from conchrec.ssh.packet_reader import READ_AT_MOST, PacketReader
+from conchrec.ssh.packet_reader import PacketReader
 from conchrec.ssh.peer_limits import MAX_BEHIND, MAX_UNREAD, SendBacklog
 from conchrec.ssh.socket_writer import SocketWriter
 from conchrec.ssh.timers import Timers
@@ -304,6 +304,8 @@ class SSHTransport(Protocol):
         if self.is_over:
             return
         self._reader.receive(data)
+        if self._writer is not None and self._is_logged_in and self.share is not None:
+            self.transport.bufferSize = self.share.read_size
 
     @property
     def share(self) -> Share | None:

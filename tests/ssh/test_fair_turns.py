@@ -18,9 +18,12 @@ from conchrec.ssh import messages as m
 from conchrec.ssh import numbers as a
 from conchrec.ssh.channel_stream import MAX_PACKET, WINDOW, Stream
 from conchrec.ssh.fair_turns import (
+    READ_AT_MOST,
+    READ_WHILE_TYPING,
     SLICE_MESSAGES,
     SLICE_SECONDS,
     TURN_MESSAGES,
+    TYPING_SECONDS,
     WAITING_MESSAGES,
     WAITING_SECONDS,
     Share,
@@ -185,6 +188,18 @@ def test_sends_output_in_next_turn_without_slice() -> None:
     assert (sent, len(clock.getDelayedCalls())) == ([], 1)
     turn(clock)
     assert sent == ["first", "second"]
+
+
+def test_reads_less_at_once_for_a_second_after_each_key() -> None:
+    clock = Clock()
+    turns = TurnScheduler(clock)
+    sizes = [turns.read_size]
+    clock.advance(TYPING_SECONDS)
+    turns.note_key()
+    for _ in range(2):
+        clock.advance(TYPING_SECONDS / 2)
+        sizes.append(turns.read_size)
+    assert sizes == [READ_AT_MOST, READ_WHILE_TYPING, READ_AT_MOST]
 
 
 def test_moves_reader_when_share_changes() -> None:

@@ -9,9 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IReadWriteDescriptor
+from zope.interface import implementer
 
 from conchrec.ssh.backpressure import WriteBackpressure
+from conchrec.ssh.fair_turns import READ_AT_MOST, READ_WHILE_TYPING, TurnScheduler
 from conchrec.ssh.socket_writer import SocketWriter
+from conchrec.ssh.transport_base import READ_EARLY
+from tests.support.pair import Line, Pair
+from tests.support.turns import finish
 
 LIMIT = 100
 
@@ -190,3 +196,93 @@ def test_keeps_order_of_output(room: int, plan: list[Step]) -> None:
     scene.socket.drain(len(written) + 1)
     assert scene.socket.sent == written
     assert not scene.producer.is_paused
+
+
+# --- a transport over a socket
+
+
+@implementer(IReadWriteDescriptor)
+class SocketLine(Line):
+    """A line that is a socket of Twisted. ``at_once`` is what was sent without its buffer."""
+
+    connected = 1
+    bufferSize = 64 * 1024
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once: list[bytes] = []
+
+    def writeSomeData(self, data: bytes) -> int:
+        self.unsent += data
+        self.at_once.append(data)
+        return len(data)
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        self.producer = producer
+        if not streaming:
+            writer: Any = producer
+            writer.resumeProducing()
+
+
+class OverSocket:
+    """A server on a socket, whose work is charged, and a client."""
+
+    def __init__(self) -> None:
+        self.pair = pair = Pair(connect=False)
+        self.turns = TurnScheduler(pair.clock)
+        self.share = self.turns.of_user("joe")
+        pair.server.charge_to(self.share)
+        self.line = pair.server_line = SocketLine()
+        pair.connect()
+        self.settle()
+
+    def settle(self) -> None:
+        while finish(self.pair.clock) or self.pair.server_line.unsent or self.pair.client_line.unsent:
+            self.pair.pump()
+
+    def log_in(self) -> OverSocket:
+        self.pair.client.request_service(self.pair.client_ear)
+        self.settle()
+        self.pair.server.sendPacket(52, b"")
+        self.settle()
+        return self
+
+
+def test_sends_answers_of_slice_together() -> None:
+    scene = OverSocket().log_in()
+    scene.line.at_once.clear()
+    for _ in range(3):
+        scene.pair.client.sendPacket(192, b"\0\0\0\1x")
+    data = bytes(scene.pair.client_line.unsent)
+    scene.pair.client_line.unsent.clear()
+    scene.pair.server.dataReceived(data)
+    assert len(scene.line.at_once) == 1
+
+
+def test_sets_read_size_of_socket() -> None:
+    scene = OverSocket()
+    sizes = [scene.line.bufferSize]
+    scene.log_in()
+    for _ in range(2):
+        scene.pair.client.sendPacket(2, b"\0\0\0\0")
+        scene.settle()
+        sizes.append(scene.line.bufferSize)
+        scene.turns.note_key()
+    assert sizes == [READ_EARLY, READ_AT_MOST, READ_WHILE_TYPING]
+
+
+def test_delivers_reason_of_disconnect() -> None:
+    scene = OverSocket().log_in()
+    scene.pair.server.sendDisconnect(11, b"last words")
+    scene.settle()
+    assert scene.pair.client.lost is not None
+    assert scene.pair.client.lost.description == b"last words"
+
+
+def test_sends_nothing_after_connection_is_dropped() -> None:
+    scene = OverSocket().log_in()
+    scene.line.at_once.clear()
+    scene.pair.server.sendPacket(2, b"\0\0\0\0")
+    scene.pair.server.abort()
+    finish(scene.pair.clock)
+    assert scene.line.at_once == []

@@ -15,10 +15,10 @@ from twisted.logger import LogLevel, globalLogPublisher
 from conchrec.errors import RemoteViolation
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN
+from conchrec.ssh.fair_turns import READ_AT_MOST
 from conchrec.ssh.kex_methods import new_kex_method
 from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal, negotiate
 from conchrec.ssh.numbers import DisconnectReason
-from conchrec.ssh.packet_reader import READ_AT_MOST
 from conchrec.ssh.packetcipher import MAX_CLEAR, MAX_PACKET, Clear
 from conchrec.ssh.peer_limits import EARLY_BYTES, MESSAGE_COST
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd

@@ -251,6 +251,8 @@ class Session:
             # Only what the user does: not windows, and not answers to the target's keepalives.
             self._access.activity.touch()
         if message == m.CHANNEL_DATA:
+            if self._has_pty:
+                self._context.services.turns.note_key()
             data = body[4:]
             self._report.stdin += len(data)
             if self.recording.recorder is not None:
