@@ -76,6 +76,8 @@ class UserLogin(AuditEvent):
     """`outer`: the login at the proxy; `inner`: the login at the target."""
     second_factor: str = ""
     """The second factor: `totp` (a code) or `sk` (the touch of a hardware key)."""
+    algorithms: tuple[str, ...] = ()
+    """The algorithms negotiated with the user's client: key exchange, host key, ciphers and MACs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -538,7 +540,7 @@ class UpstreamConnect(AuditEvent):
     server: str = ""
     """The identification string of the target."""
     algorithms: tuple[str, ...] = ()
-    """The negotiated algorithms."""
+    """The negotiated algorithms: key exchange, host key, ciphers and MACs."""
     weak: tuple[str, ...] = ()
     """Those of them that only `algorithms: legacy` allows."""
 

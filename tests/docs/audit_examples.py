@@ -26,7 +26,14 @@ _APPROVER = Who(
 _STORED = Who(user="joe", login="root", target="web1:22", addr="", cid="", sid=_SID)
 
 EXAMPLES: tuple[AuditEvent, ...] = (
-    events.UserLogin(**_OUTER, method="publickey", key=_USER_KEY, roles=("ops",), client=_CLIENT),
+    events.UserLogin(
+        **_OUTER,
+        method="publickey",
+        key=_USER_KEY,
+        roles=("ops",),
+        client=_CLIENT,
+        algorithms=("sntrup761x25519-sha512", "ssh-ed25519", "aes128-gcm@openssh.com"),
+    ),
     events.AuthRefused(
         **_OUTER, method="publickey", reason=Reason(ReasonCode.KEY_UNKNOWN, "the key is not a key of joe")
     ),

@@ -19,6 +19,7 @@ from tests.support.wait import block, together
 
 #: All versions since OpenSSH 9.0 have this name, and PuTTY since 0.78.
 SNTRUP = "sntrup761x25519-sha512@openssh.com"
+LOGINS = ("user.login", "upstream.connect")
 ONLY = f"KexAlgorithms {SNTRUP}"
 NEWEST = Path(__file__).resolve().parents[2] / ".clients" / "newest" / "bin"
 
@@ -42,14 +43,19 @@ def used_by(text: str) -> list[str]:
 
 
 async def test_uses_sntrup761_on_all_connections(house: House, method: AccessMethod) -> None:
-    """The user's ssh and the target offer nothing else. The audit names it for the target."""
+    """The user's ssh and the target offer nothing else. The audit names it for each connection."""
     client = house.client(method, more=f"{ONLY}\nLogLevel DEBUG1")
-    before = len(house.proxy.audit("upstream.connect"))
+    before = len(house.proxy.audit())
     result = await client.ssh("web1", "cat; exit 3", stdin=b"typed\n")
     assert (result.stdout, result.code) == (b"typed\n", 3), str(result)
     assert used_by(result.errors) == [SNTRUP, SNTRUP]
-    events = await house.proxy.audited("upstream.connect", count=before + 1)
-    assert [cast(list[str], event["algorithms"])[0] for event in events[before:]] == [SNTRUP]
+    events = [event for event in house.proxy.audit()[before:] if event["event"] in LOGINS]
+    used = [(event["event"], event.get("stage"), cast(list[str], event["algorithms"])[0]) for event in events]
+    assert sorted(used, key=str) == [
+        ("upstream.connect", None, SNTRUP),
+        ("user.login", "inner", SNTRUP),
+        ("user.login", "outer", SNTRUP),
+    ]
 
 
 async def test_rekeys_during_transfer(house: House, tmp_path: Path) -> None:

@@ -57,13 +57,24 @@ def may_need_steps(options: SessionOptions) -> bool:
 
 
 class InnerLogin:
-    """The Authenticator of the inner connection. ``begin`` dials the target, ``say`` shows a banner."""
+    """The Authenticator of the inner connection.
 
-    def __init__(self, access: TargetAccess, begin: Callable[[], None], *, say: Say) -> None:
+    ``begin`` dials the target, ``say`` shows a banner, ``algorithms`` returns the agreed ones.
+    """
+
+    def __init__(
+        self,
+        access: TargetAccess,
+        begin: Callable[[], None],
+        *,
+        say: Say,
+        algorithms: Callable[[], tuple[bytes, ...]],
+    ) -> None:
         self._access = access
         self._context = access.context
         self._begin = begin
         self._say = say
+        self._algorithms = algorithms
         self.upstream: Upstream | None = None
         self._has_begun = False
         #: The user has proved a key (or needs none); steps or the target's questions remain.
@@ -207,6 +218,7 @@ class InnerLogin:
                 stage="inner",
                 roles=access.identity.roles,
                 second_factor=access.second_factor,
+                algorithms=tuple(name.decode() for name in self._algorithms()),
             )
         )
         result: Deferred[Identity] = Deferred()

@@ -83,7 +83,12 @@ class TargetServer:
             on_lost=self._upstream_lost,
         )
         self._forwards = Forwards(access, self.upstream)
-        self._login = InnerLogin(access, self._begin, say=lambda text: self._userauth.send_banner(text))
+        self._login = InnerLogin(
+            access,
+            self._begin,
+            say=lambda text: self._userauth.send_banner(text),
+            algorithms=lambda: self._transport.agreed_names,
+        )
         self._userauth = UserAuthServer(
             self._login,
             connection=self._logged_in,

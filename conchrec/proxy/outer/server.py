@@ -282,6 +282,7 @@ class OuterConnection:
                 roles=identity.roles,
                 client=one_line(self.transport.peer_identification or b"", 255),
                 second_factor=identity.second_factor,
+                algorithms=tuple(name.decode() for name in self.transport.agreed_names),
             )
         )
         return identity

@@ -52,7 +52,7 @@ class World:
         )
         context = memory_context(now=lambda: self.now, audit=self.log, settings=settings)
         self.access = access_to_web1(context, JOE, ("192.0.2.9",))
-        self.login = InnerLogin(self.access, self.begin, say=lambda text: None)
+        self.login = InnerLogin(self.access, self.begin, say=lambda text: None, algorithms=lambda: (b"kex",))
         self.upstream = Upstream(
             self.access, Handler(), link=None, on_banner=lambda text: None, on_lost=lambda lost: None
         )
