@@ -102,6 +102,36 @@ def publickey_request(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKeyRequest:
+    """A public key request. Without ``signature`` it is an offer.
+
+    ``host_key`` is None unless the method is the host-bound one. ``covered`` is the part of the payload that
+    the signature covers.
+    """
+
+    algorithm: bytes
+    blob: bytes
+    host_key: bytes | None
+    covered: bytes
+    signature: bytes | None
+
+
+def parse_publickey_request(payload: bytes, r: Reader, method: bytes) -> PublicKeyRequest:
+    """Parse a public key request, of which ``r`` has read the method. Raises RemoteViolation.
+
+    ``boolean signed, string algorithm, string blob[, string host key][, string signature]``
+    """
+    signed, algorithm, blob = r.boolean(), r.string(), r.string()
+    host_key = r.string() if method == HOSTBOUND else None
+    signature = r.string() if signed else None
+    r.end()
+    covered = payload if signature is None else payload[: len(payload) - 4 - len(signature)]
+    return PublicKeyRequest(
+        algorithm=algorithm, blob=blob, host_key=host_key, covered=covered, signature=signature
+    )
+
+
 def signed_data(session_id: bytes, request: bytes) -> bytes:
     """Return the data that the signature of a public key request covers.
 

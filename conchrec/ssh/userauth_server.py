@@ -9,11 +9,12 @@ raises into the transport.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from functools import partial
 
 from twisted.conch.ssh.service import SSHService
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,6 +26,8 @@ from conchrec.slim_queue import SlimQueue
 from conchrec.ssh import userauth as u
 from conchrec.ssh.authenticator import Authenticator, PartialSuccess
 from conchrec.ssh.certificate import fingerprint
+from conchrec.ssh.login_attempts import LoginAttempts
+from conchrec.ssh.login_questions import LoginQuestions
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.timers import PausableTimer
@@ -33,8 +36,6 @@ from conchrec.text import decode_text, one_line
 
 _log = Logger()
 
-#: The maximum number of requests in one login, including offers: an agent may hold many keys.
-MAX_REQUESTS = 100
 #: The maximum number of messages, and of bytes, that wait for a decision.
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 35_000
@@ -84,29 +85,16 @@ class UserAuthServer(SSHService):
         self.transport = None
         self._authenticator = authenticator
         self._connection = connection
-        self._login_time = login_time
-        self._tries = tries
         self._banner = banner
         self._host_key = host_key
-        self._on_refused = on_refused
         self._state = _State.IDLE
+        seconds = login_time.total_seconds()
         #: Runs while the client has to act. A slow target must not cost the user the login.
-        self._login_timer = PausableTimer(clock, login_time.total_seconds(), self._time_out)
-        self._waiting: SlimQueue[tuple[int, bytes]] = SlimQueue()
-        self._waiting_bytes = 0
-        self._draining = False
-        self._requests = 0
-        self._failures = 0
-        self._user: bytes | None = None
-        self._user_text = ""
+        self._login_timer = PausableTimer(clock, seconds, partial(self._time_out, seconds))
+        self._waiting = _WaitingMessages()
+        self._attempts = LoginAttempts(tries, on_refused)
+        self._questions = LoginQuestions(self._send_questions, self._await_decision)
         self._deciding: Deferred[Identity] | None = None
-        #: Identifies the current keyboard-interactive attempt; earlier ones can no longer ask.
-        self._conversation: object | None = None
-        self._answers: Deferred[tuple[str, ...]] | None = None
-        self._prompt_count = 0
-        #: The number of withdrawn questions whose answers may still arrive.
-        self._withdrawn_questions = 0
-        self._refused_offers: list[str] = []
 
     # --- life
 
@@ -125,11 +113,10 @@ class UserAuthServer(SSHService):
             line = text if text.endswith("\n") else text + "\n"
             self.transport.sendPacket(u.BANNER, string(line.encode("utf-8", "replace")) + string(b""))
 
-    def _time_out(self) -> None:
+    def _time_out(self, seconds: float) -> None:
         """Disconnect the client after the login time."""
-        seconds = round(self._login_time.total_seconds())
-        reason = Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} seconds")
-        self._audit_refusal("login", reason)
+        reason = Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {round(seconds)} seconds")
+        self._attempts.report("login", reason)
         self._disconnect(DisconnectReason.BY_APPLICATION, f"conchrec: {reason}")
 
     def _finish(self) -> None:
@@ -139,19 +126,13 @@ class UserAuthServer(SSHService):
         self._state = _State.OVER
         self._login_timer.stop()
         self._waiting.take()
-        if self._refused_offers and not self._failures:
-            shown = ", ".join(self._refused_offers[:4])
-            reason = Reason(ReasonCode.OFFERS_NOT_ACCEPTED, f"no offered key is accepted: {shown}")
-            self._audit_refusal("publickey", reason)
+        self._attempts.end()
         self._abandon()
 
     def _abandon(self) -> None:
         """Cancel the current attempt; its result is ignored."""
-        self._conversation = None
         deciding, self._deciding = self._deciding, None
-        answers, self._answers = self._answers, None
-        if answers is not None:
-            answers.errback(_abandoned_error())
+        self._questions.abandon()
         if deciding is not None:
             deciding.cancel()
 
@@ -168,9 +149,7 @@ class UserAuthServer(SSHService):
         """Handle one message of the client. All messages pass one queue, so that they stay in order."""
         if self._state is _State.OVER:
             return
-        self._waiting.append((messageNum, packet))
-        self._waiting_bytes += len(packet)
-        if len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
+        if not self._waiting.add(messageNum, packet):
             too_much = Reason(ReasonCode.TOO_MANY_MESSAGES, "too much was sent without waiting for a reply")
             self._disconnect(DisconnectReason.PROTOCOL_ERROR, too_much)
             return
@@ -178,21 +157,17 @@ class UserAuthServer(SSHService):
 
     def _drain(self) -> None:
         """Handle messages of the queue until one has to wait."""
-        if self._draining:
-            return
-        self._draining = True
+        self._waiting.drain(self._handle, lambda: self._state in _ALLOWED_MESSAGES)
+
+    def _handle(self, number: int, payload: bytes) -> None:
+        """Handle one message. Never raises."""
         try:
-            while self._waiting and self._state in (_State.IDLE, _State.ASKING):
-                number, payload = self._waiting.popleft()
-                self._waiting_bytes -= len(payload)
-                self._dispatch(number, payload)
+            self._dispatch(number, payload)
         except RemoteViolation as violation:
             self._disconnect(DisconnectReason.PROTOCOL_ERROR, violation.public)
         except Exception:
             _log.failure("unexpected error during the login of a client")
             self._disconnect(DisconnectReason.BY_APPLICATION, INTERNAL_ERROR)
-        finally:
-            self._draining = False
 
     def _dispatch(self, number: int, payload: bytes) -> None:
         """Handle one message. Raises RemoteViolation."""
@@ -200,32 +175,24 @@ class UserAuthServer(SSHService):
             if number == u.REQUEST:
                 self._handle_request(payload)
             else:
-                self._handle_response(payload)
+                self._attempts.count_request()
+                self._questions.answer(payload)
         elif u.LAST_USERAUTH < number <= u.LAST_CONNECTION:
             raise RemoteViolation(f"message {number} before the login")
-        elif number == u.INFO_RESPONSE and self._withdrawn_questions:
-            self._withdrawn_questions -= 1
+        elif number == u.INFO_RESPONSE and self._questions.drop_late_answer():
+            pass  # it was sent before the question was withdrawn
         elif number in (u.FAILURE, u.SUCCESS, u.BANNER, u.PK_OK, u.INFO_RESPONSE):
             raise RemoteViolation(f"unexpected message {number}")
         else:
-            self._count_request()
+            self._attempts.count_request()
             if self.transport is not None:
                 self.transport.sendUnimplemented()
-
-    def _count_request(self) -> None:
-        """Count a request. Raises RemoteViolation if there are too many."""
-        self._requests += 1
-        if self._requests > MAX_REQUESTS:
-            raise RemoteViolation(
-                f"too many requests in one login: the limit is {MAX_REQUESTS}",
-                code=ReasonCode.TOO_MANY_MESSAGES,
-            )
 
     def _handle_request(self, payload: bytes) -> None:
         """``string user, string service, string method``, then method-specific data"""
         self._abandon()
         self._state = _State.IDLE
-        self._count_request()
+        self._attempts.count_request()
         r = Reader(payload)
         user, service, method = r.string(), r.string(), r.string()
         if service != u.CONNECTION:
@@ -234,20 +201,19 @@ class UserAuthServer(SSHService):
                 DisconnectReason.SERVICE_NOT_AVAILABLE, Reason(ReasonCode.SERVICE_UNAVAILABLE, text)
             )
             return
-        if self._user is None:
-            self._user_text = u.parse_user_name(user)
-            self._user = user
+        if not self._attempts.user:
+            self._attempts.user = u.parse_user_name(user)
             self.send_banner(self._banner)
-        elif user != self._user:
+        elif user != self._attempts.user.encode():
             # The authentication so far is for the first name (RFC 4252 section 5).
             raise RemoteViolation("the user name changed during the login")
         if method == u.NONE:
             r.end()
             # Most clients start with ``none`` to get the list of methods, so the first one does not count.
-            free = self._requests == 1
-            self._decide(u.NONE, lambda: self._authenticator.none(self._user_text), counts=not free)
+            free = self._attempts.requests == 1
+            self._decide(u.NONE, lambda: self._authenticator.none(self._attempts.user), counts=not free)
         elif method in (u.PUBLICKEY, u.HOSTBOUND) and self._is_available(u.PUBLICKEY):
-            self._handle_publickey(payload, r, method)
+            self._handle_publickey(u.parse_publickey_request(payload, r, method))
         elif method == u.KEYBOARD_INTERACTIVE and self._is_available(u.KEYBOARD_INTERACTIVE):
             r.string()
             submethods = decode_text(r.string())
@@ -259,124 +225,70 @@ class UserAuthServer(SSHService):
 
     def _is_available(self, method: bytes) -> bool:
         """Return whether the user may use a method."""
-        return method in self._authenticator.methods(self._user_text)
+        return method in self._authenticator.methods(self._attempts.user)
 
     # --- public keys
 
-    def _handle_publickey(self, payload: bytes, r: Reader, method: bytes) -> None:
-        """``boolean signed, string algorithm, string blob[, string host key][, string signature]``"""
-        signed, algorithm, blob = r.boolean(), r.string(), r.string()
-        host_key = r.string() if method == u.HOSTBOUND else None
-        covered = payload[: len(payload) - len(r.rest())] if signed else b""
-        signature = _parse_single_string(payload[len(covered) :]) if signed else b""
-        if not signed:
-            r.end()
-        acceptable = (host_key is None or host_key == self._host_key()) and self._authenticator.accepts_key(
-            self._user_text, algorithm, blob
-        )
+    def _handle_publickey(self, request: u.PublicKeyRequest) -> None:
+        """Handle an offer of a key, or a signature by a key."""
+        algorithm, blob = request.algorithm, request.blob
+        acceptable = (
+            request.host_key is None or request.host_key == self._host_key()
+        ) and self._authenticator.accepts_key(self._attempts.user, algorithm, blob)
         transport = self.transport
         if transport is None:
             return
-        if not signed:
+        if request.signature is None:
             if acceptable:
                 transport.sendPacket(u.PK_OK, string(algorithm) + string(blob))
             else:
-                self._refused_offers.append(fingerprint(blob))
+                self._attempts.add_refused_offer(blob)
                 self._send_failure()
         elif not acceptable:
             text = f"the key {fingerprint(blob)} is not accepted"
             self._fail_attempt("publickey", Reason(ReasonCode.OFFERS_NOT_ACCEPTED, text))
-        elif not self._is_signature_valid(transport, algorithm, blob, covered, signature):
+        elif not transport.sessionID or not verify_signature(
+            algorithm, blob, u.signed_data(transport.sessionID, request.covered), request.signature
+        ):
             text = f"signature verification failed for the key {fingerprint(blob)}"
             self._fail_attempt("publickey", Reason(ReasonCode.SIGNATURE_INVALID, text))
         else:
             self._decide(
                 u.PUBLICKEY,
-                lambda: self._authenticator.log_in_by_key(self._user_text, algorithm, blob),
+                lambda: self._authenticator.log_in_by_key(self._attempts.user, algorithm, blob),
                 counts=True,
             )
-
-    def _is_signature_valid(
-        self, transport: u.AuthTransport, algorithm: bytes, blob: bytes, covered: bytes, signature: bytes
-    ) -> bool:
-        """Return whether the signature of a public key request is valid for this connection."""
-        session_id = transport.sessionID
-        if not session_id:
-            return False
-        return verify_signature(algorithm, blob, u.signed_data(session_id, covered), signature)
 
     # --- keyboard-interactive
 
     def _handle_keyboard_interactive(self, submethods: str) -> None:
         """Start a keyboard-interactive attempt."""
-        conversation = self._conversation = object()
-
-        def ask(challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
-            if self._conversation is not conversation or self._answers is not None:
-                return fail(_abandoned_error())
-            return self._ask_client(challenge)
-
+        ask = self._questions.begin()
         self._decide(
             u.KEYBOARD_INTERACTIVE,
-            lambda: self._authenticator.keyboard_interactive(self._user_text, submethods, ask),
+            lambda: self._authenticator.keyboard_interactive(self._attempts.user, submethods, ask),
             counts=True,
         )
 
-    def _ask_client(self, challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
-        """Send questions. The result fires with the answers."""
-        if self.transport is None:
-            return fail(_abandoned_error())
-        answers: Deferred[tuple[str, ...]] = Deferred(self._withdraw_question)
-        self._answers = answers
-        self._prompt_count = len(challenge.prompts)
+    def _send_questions(self, challenge: u.Challenge) -> None:
+        """Send questions to the client, which has to act now."""
         self._state = _State.ASKING
         self._login_timer.run()
-        self.transport.sendPacket(u.INFO_REQUEST, u.info_request(challenge))
+        if self.transport is not None:
+            self.transport.sendPacket(u.INFO_REQUEST, u.info_request(challenge))
         # A pipelined message is either a new request, or a violation.
         self._drain()
-        return answers
 
-    def _withdraw_question(self, answers: Deferred[tuple[str, ...]]) -> None:
-        """Handle an authenticator that no longer waits for the answers, which may still arrive."""
-        if self._answers is answers:
-            self._answers = None
-            self._withdrawn_questions += 1
-            self._state = _State.DECIDING
-            self._login_timer.pause()
-
-    def _handle_response(self, payload: bytes) -> None:
-        """Handle INFO_RESPONSE (RFC 4256 section 3.4)."""
-        self._count_request()
-        raw = u.parse_info_response(payload)
-        waiting, self._answers = self._answers, None
-        if waiting is None:
-            raise RemoteViolation("INFO_RESPONSE without a question")
-        if len(raw) != self._prompt_count:
-            waiting.errback(
-                AccessDenied(
-                    "Permission denied",
-                    f"{len(raw)} answers to {self._prompt_count} questions",
-                    code=ReasonCode.ANSWERS_MALFORMED,
-                )
-            )
-            return
-        try:
-            answers = tuple(answer.decode("utf-8") for answer in raw)
-        except UnicodeDecodeError:
-            waiting.errback(
-                AccessDenied("Permission denied", "an answer is not UTF-8", code=ReasonCode.ANSWERS_MALFORMED)
-            )
-            return
+    def _await_decision(self) -> None:
+        """Let the client's messages and the login time wait for the authenticator."""
         self._state = _State.DECIDING
         self._login_timer.pause()
-        waiting.callback(answers)
 
     # --- answers
 
     def _decide(self, method: bytes, attempt: Callable[[], Deferred[Identity]], *, counts: bool) -> None:
         """Make an attempt, and answer when it is decided. ``counts`` is whether a failure counts."""
-        self._state = _State.DECIDING
-        self._login_timer.pause()
+        self._await_decision()
         # The attempt may ask a question at once, so the state may have changed after this call.
         deciding = maybeDeferred(attempt)
         self._deciding = deciding
@@ -424,9 +336,7 @@ class UserAuthServer(SSHService):
 
     def _fail_attempt(self, method: str, reason: Reason) -> None:
         """Refuse an attempt that counts. After too many the client is disconnected."""
-        self._failures += 1
-        self._audit_refusal(method, reason)
-        if self._failures >= self._tries:
+        if self._attempts.add_failure(method, reason):
             text = Reason(
                 ReasonCode.TOO_MANY_FAILURES,
                 "too many authentication failures. Check your key or password, then connect again",
@@ -438,7 +348,7 @@ class UserAuthServer(SSHService):
     def _send_failure(self, methods: tuple[bytes, ...] | None = None, *, partial: bool = False) -> None:
         """Send FAILURE: ``name-list methods that can continue, boolean partial success``."""
         if methods is None:
-            methods = self._authenticator.methods(self._user_text)
+            methods = self._authenticator.methods(self._attempts.user)
         if self._state is _State.OVER or self.transport is None:
             return
         self._state = _State.IDLE
@@ -451,31 +361,45 @@ class UserAuthServer(SSHService):
         if transport is None:
             return
         connection = self._connection(identity)
-        self._refused_offers.clear()
+        self._attempts.succeed()
         # Requests after the successful one are ignored (RFC 4252 section 5.1); later messages are for the
         # connection protocol.
-        early = [message for message in self._waiting if message[0] > u.LAST_USERAUTH]
+        early = [message for message in self._waiting.take() if message[0] > u.LAST_USERAUTH]
         self._finish()
         transport.sendPacket(u.SUCCESS, b"")
         transport.setService(connection)
         for number, payload in early:
             connection.packetReceived(number, payload)
 
-    def _audit_refusal(self, method: str, reason: Reason) -> None:
-        """Report a refused attempt to the audit log."""
-        self._on_refused(self._user_text, method, reason)
 
+class _WaitingMessages:
+    """The client's messages that wait for a decision, in order."""
 
-def _abandoned_error() -> AccessDenied:
-    """Return the error for questions that the client abandoned."""
-    return AccessDenied(
-        "Permission denied", "the login attempt was abandoned", code=ReasonCode.QUESTIONS_ABANDONED
-    )
+    def __init__(self) -> None:
+        self._messages: SlimQueue[tuple[int, bytes]] = SlimQueue()
+        self._size = 0
+        self._is_draining = False
 
+    def add(self, number: int, payload: bytes) -> bool:
+        """Add a message. Return whether that was within the limits."""
+        self._messages.append((number, payload))
+        self._size += len(payload)
+        return len(self._messages) <= MAX_WAITING and self._size <= MAX_WAITING_BYTES
 
-def _parse_single_string(data: bytes) -> bytes:
-    """Parse a payload of one string."""
-    r = Reader(data)
-    value = r.string()
-    r.end()
-    return value
+    def drain(self, handle: Callable[[int, bytes], None], is_ready: Callable[[], bool]) -> None:
+        """Pass messages to ``handle``, which must not raise, while ``is_ready()``."""
+        if self._is_draining:
+            return  # called by ``handle``: the loop there continues
+        self._is_draining = True
+        try:
+            while self._messages and is_ready():
+                number, payload = self._messages.popleft()
+                self._size -= len(payload)
+                handle(number, payload)
+        finally:
+            self._is_draining = False
+
+    def take(self) -> Iterable[tuple[int, bytes]]:
+        """Remove and return all messages."""
+        self._size = 0
+        return self._messages.take()

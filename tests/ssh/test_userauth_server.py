@@ -15,8 +15,9 @@ from conchrec.model import Identity
 from conchrec.ssh import userauth as u
 from conchrec.ssh.authenticator import Ask, PartialSuccess
 from conchrec.ssh.certificate import CERTIFICATE
+from conchrec.ssh.login_attempts import MAX_REQUESTS
 from conchrec.ssh.numbers import DisconnectReason
-from conchrec.ssh.userauth_server import MAX_REQUESTS, MAX_WAITING
+from conchrec.ssh.userauth_server import MAX_WAITING
 from conchrec.ssh.wire import Reader, names, string, uint32
 from tests.support.logins import (
     HOST_KEY,
