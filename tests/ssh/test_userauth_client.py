@@ -16,9 +16,10 @@ from conchrec.errors import AccessDenied, ConchrecError, LoginRejected, Upstream
 from conchrec.ssh import userauth as u
 from conchrec.ssh.authenticator import PartialSuccess
 from conchrec.ssh.numbers import DisconnectReason
+from conchrec.ssh.prompt_login import Prompter
 from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.signers import Accepted, Signer
-from conchrec.ssh.userauth_client import MAX_OFFERS, Login, Prompter, UserAuthClient
+from conchrec.ssh.userauth_client import MAX_OFFERS, Login, UserAuthClient
 from conchrec.ssh.wire import names, string
 from tests.support.logins import (
     HOST_KEY,
