@@ -31,7 +31,7 @@ from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.channel_stream import LEAST_PACKET, MAX_PACKET, Stream
 from conchrec.ssh.compression import DELAYED
-from conchrec.ssh.connection import Channel, Connection
+from conchrec.ssh.connection import Connection
 from conchrec.ssh.kex_table import ExchangePhase
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.wire import string, uint32
@@ -56,8 +56,8 @@ async def _outer(user: User, number: int, payload: bytes) -> None:
     user.repeat(user.outer, number, payload)
 
 
-async def _session(user: User, command: bytes) -> tuple[ClientTransport, Channel, Session]:
-    """An inner session that runs ``command`` on a terminal."""
+async def _session(user: User, command: bytes) -> tuple[ClientTransport, bytes, Session]:
+    """An inner session that runs ``command`` on a terminal, with the encoded number of its channel."""
     await user.log_in()
     transport, connection = await user.inner()
     session = Session()
@@ -65,9 +65,7 @@ async def _session(user: User, command: bytes) -> tuple[ClientTransport, Channel
     await session.open
     stream.request(b"pty-req", string(b"xterm") + uint32(80) + uint32(24) + uint32(0) * 2 + string(b""))
     stream.request(b"exec", string(command))
-    channel = stream._channel
-    assert channel is not None
-    return transport, channel, session
+    return transport, uint32(stream.peer_number or 0), session
 
 
 def _on_session(number: int, body: bytes, command: bytes = b"stty raw -echo; exec cat >/dev/null") -> Kind:
@@ -75,7 +73,7 @@ def _on_session(number: int, body: bytes, command: bytes = b"stty raw -echo; exe
 
     async def run(user: User) -> None:
         transport, channel, _ = await _session(user, command)
-        user.repeat(transport, number, uint32(channel.peer_number or 0) + body)
+        user.repeat(transport, number, channel + body)
 
     return run
 
@@ -150,7 +148,7 @@ def _blocks(setup: bytes, data: bytes, first: bytes = b"", terminal: bool = True
         def again() -> None:
             if not stream.closed:
                 user.sent.add(batch())
-                user._reactor.callLater(0.0005, again)
+                user.reactor.callLater(0.0005, again)
 
         again()
 
@@ -186,9 +184,7 @@ async def _held(user: User) -> None:
             session = Session()
             stream = Stream.open(connection, b"session", session)
             await session.open
-            channel = stream._channel
-            assert channel is not None
-            number = uint32(channel.peer_number or 0)
+            number = uint32(stream.peer_number or 0)
             start = m.ChannelRequest(name=b"exec", want_reply=False, extra=string(b"true")).encode()
             transport.sendPacket(m.CHANNEL_REQUEST, number + start)
             for _ in range(HELD):
@@ -253,7 +249,7 @@ async def _rekeys(user: User) -> None:
         if transport.kex.phase is ExchangePhase.IDLE:
             transport.rekey()
             user.sent.add()
-        user._reactor.callLater(0.0005, again)
+        user.reactor.callLater(0.0005, again)
 
     again()
 
@@ -318,8 +314,7 @@ async def _agent(user: User) -> None:
 
 async def _screen(user: User) -> None:
     """A line of 8 kB on a screen of one's own, then single keys."""
-    transport, channel, _ = await _session(user, b"stty raw -echo; exec cat")
-    number = uint32(channel.peer_number or 0)
+    transport, number, _ = await _session(user, b"stty raw -echo; exec cat")
     transport.sendPacket(m.CHANNEL_DATA, number + string(b"x" * 8000))
 
     def key() -> None:
@@ -327,9 +322,9 @@ async def _screen(user: User) -> None:
             for _ in range(8):
                 transport.sendPacket(m.CHANNEL_DATA, number + string(b"a"))
             user.sent.add(8)
-            user._reactor.callLater(0.004, key)
+            user.reactor.callLater(0.004, key)
 
-    user._reactor.callLater(0.5, key)
+    user.reactor.callLater(0.5, key)
 
 
 async def _zlib(user: User) -> None:
@@ -352,7 +347,7 @@ async def _sessions(user: User) -> None:
 
         def leave(result: object) -> None:
             stream.close()
-            user._reactor.callLater(0, again)
+            user.reactor.callLater(0, again)
 
         session.open.addBoth(leave)
 
@@ -368,9 +363,7 @@ async def _controls(user: User) -> None:
     session = Session()
     stream = Stream.open(connection, b"session", session)
     await session.open
-    channel = stream._channel
-    assert channel is not None
-    body = uint32(channel.peer_number or 0) + string(text[:200]) + b"\0" + text
+    body = uint32(stream.peer_number or 0) + string(text[:200]) + b"\0" + text
 
     def batch() -> int:
         transport.sendPacket(m.CHANNEL_REQUEST, body)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from twisted.conch.ssh.keys import Key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from twisted.conch.ssh.service import SSHService
 from twisted.internet.protocol import Factory
 
@@ -228,7 +230,9 @@ def main(host_key: str, *addresses: str) -> None:
     from twisted.internet import reactor as the_reactor
 
     reactor: Any = the_reactor
-    keys = ServerHostKeys(Key.fromFile(host_key)._keyObject, None)
+    private = load_ssh_private_key(Path(host_key).read_bytes(), None)
+    assert isinstance(private, Ed25519PrivateKey)
+    keys = ServerHostKeys(private, None)
     for address in addresses:
         flood, _, port = address.partition("=")
         reactor.listenTCP(int(port), Targets(reactor, keys, flood), interface="127.0.0.1")

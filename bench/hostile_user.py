@@ -137,7 +137,7 @@ class User:
     """One outer connection, and where it is needed an inner one to the target."""
 
     def __init__(self, reactor: Any, plan: Plan, sent: Sent) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self.plan = plan
         self.sent = sent
         self._signer = KeySigner(Key.fromFile(plan.key), label="key")
@@ -153,12 +153,12 @@ class User:
             verify_host_key=lambda blob: None,
             host_key_algorithms=(b"ssh-ed25519",),
             identification=VERSION,
-            clock=self._reactor,
+            clock=self.reactor,
         )
 
     async def secure(self) -> ClientTransport:
         """An outer connection that has not logged in."""
-        endpoint = TCP4ClientEndpoint(self._reactor, "127.0.0.1", self.plan.port, bindAddress=(SOURCE, 0))
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.plan.port, bindAddress=(SOURCE, 0))
         transport = self.transport()
         await connectProtocol(endpoint, transport)
         await transport.when_secure()
@@ -173,7 +173,7 @@ class User:
     async def inner(self, max_packet: int = MAX_PACKET) -> tuple[ClientTransport, Connection]:
         """A connection to the target. ``max_packet`` is that of the channel that carries it."""
         inner = self.transport()
-        through = Through(self._reactor, inner)
+        through = Through(self.reactor, inner)
         where = string(b"localhost") + uint32(self.plan.target_port) + string(b"127.0.0.1") + uint32(0)
         stream = Stream.open(self.connection, b"direct-tcpip", through, where, max_packet=max_packet)
         through.attach(stream)
@@ -198,7 +198,7 @@ class User:
 
     def pour(self, transport: ClientTransport, batch: Callable[[], int]) -> None:
         """Send batches as fast as the transport accepts them."""
-        Pour(self._reactor, transport, batch, self.sent)
+        Pour(self.reactor, transport, batch, self.sent)
 
     def repeat(self, transport: ClientTransport, number: int, payload: bytes) -> None:
         """The same message, again and again."""

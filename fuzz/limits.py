@@ -63,11 +63,14 @@ class Memory:
                 raise Broken(f"memory grows: {before} {name} have become {after}")
 
 
+_LRU_CACHE = type(functools.cache(len))
+
+
 def _forget() -> None:
     """Caches that have a bound of their own fill up, which is not what is looked for."""
     re.purge()
     for item in gc.get_objects():
-        if type(item) is functools._lru_cache_wrapper and item.cache_parameters()["maxsize"] is not None:
+        if type(item) is _LRU_CACHE and item.cache_parameters()["maxsize"] is not None:
             item.cache_clear()
 
 

@@ -31,7 +31,7 @@ from conchrec.cli.rights import Rights, apply_rights
 if TYPE_CHECKING:
     from conchrec.config.loader import Config
 
-    Subparsers = argparse._SubParsersAction["Parser"]
+    Subparsers = argparse._SubParsersAction["Parser"]  # noqa: SLF001  # the type has no public name
     """The argument of ``register``: a module adds its parser with ``add_parser``."""
 
 DONE, NO, USAGE, CONFIGURATION = 0, 1, 64, 78

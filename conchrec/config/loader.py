@@ -66,7 +66,7 @@ LIMITS = keys(Limits)
 DEFAULT_FILES = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))
 """The configuration files that are tried where the command line names none."""
 
-_STATE_DIR = "/var/lib/conchrec"
+DEFAULT_STATE_DIR = "/var/lib/conchrec"
 _AUTH_SOCK = "SSH_AUTH_SOCK"
 _SYSLOG = Path("/dev/log")
 _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
@@ -119,7 +119,7 @@ class _Reader:
         for key in ("users", "roles"):
             if key not in top:
                 top.problem(key, f"is missing. To allow no access, write {key}: {{}}")
-        state_dir = self._path(top, "state_dir", Path(_STATE_DIR))
+        state_dir = self._path(top, "state_dir", Path(DEFAULT_STATE_DIR))
         targets = self._targets(top)
         roles = read_roles(top, targets, _is_name)
         users = self._users(top, roles)

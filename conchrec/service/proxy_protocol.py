@@ -34,7 +34,7 @@ def service(reactor: Any, description: str, factory: Any, networks: Sequence[IPN
     users: Any = _Users(factory, reactor)
     listener = StreamServerEndpointService(proxyEndpoint(balancers), users)
     # As in strports: if the port is not available, the start fails.
-    listener._raiseSynchronously = True
+    listener._raiseSynchronously = True  # noqa: SLF001
     return listener
 
 

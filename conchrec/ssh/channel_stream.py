@@ -118,6 +118,11 @@ class Stream:
         return stream
 
     @property
+    def peer_number(self) -> int | None:
+        """The peer's number of the channel; None before it is open."""
+        return None if self._channel is None else self._channel.peer_number
+
+    @property
     def closed(self) -> bool:
         """Whether the channel has ended."""
         return self._is_closed

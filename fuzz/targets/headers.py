@@ -8,12 +8,10 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from conchrec.service.proxy_protocol import _Balancers, _Users
+from conchrec.service.proxy_protocol import service
 from fuzz.limits import Broken
 from fuzz.mutation import MAX_LARGE
 from fuzz.target import Each, Target
@@ -44,9 +42,10 @@ class Users(Factory):
 
 def _connection(data: bytes) -> None:
     """The first byte says where the rest is cut."""
-    clock, users = Clock(), Users()
-    users_: Any = _Users(users, clock)
-    factory: Any = _Balancers(HAProxyWrappingFactory(users_), [ipaddress.ip_network("127.0.0.0/8")])
+    reactor: Any = MemoryReactorClock()
+    users = Users()
+    service(reactor, "tcp:3023", users, [ipaddress.ip_network("127.0.0.0/8")]).privilegedStartService()
+    ((_, factory, _, _),) = reactor.tcpServers
     protocol = factory.buildProtocol(BALANCER)
     transport: Any = StringTransport(peerAddress=BALANCER)
     protocol.makeConnection(transport)
@@ -55,8 +54,8 @@ def _connection(data: bytes) -> None:
         if not transport.disconnecting and not transport.disconnected:
             protocol.dataReceived(data[at : at + step])
     protocol.connectionLost(Failure(ConnectionDone()))
-    if clock.getDelayedCalls() or users.begun > 1:
-        raise Broken(f"{users.begun} users, {len(clock.getDelayedCalls())} timers left")
+    if reactor.getDelayedCalls() or users.begun > 1:
+        raise Broken(f"{users.begun} users, {len(reactor.getDelayedCalls())} timers left")
 
 
 _V2 = b"\r\n\r\n\0\r\nQUIT\n"

@@ -59,7 +59,7 @@ def test_rejects_invalid_filters(recordings: RecordingsDirectory, wrong: list[st
 
 
 def test_hints_at_missing_index(recordings: RecordingsDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_MANY", 2)
+    monkeypatch.setattr(listing, "MANY_WITHOUT_INDEX", 2)
     recordings.recorded(b"one")
     recordings.recorder()
     assert run(recordings, "ls")[2] == ""

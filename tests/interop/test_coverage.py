@@ -19,6 +19,7 @@ from tests.support.cast import Cast
 from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.keys import all_lines
+from tests.support.otherclients import send_request
 from tests.support.ports import free_port
 from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN
@@ -209,12 +210,7 @@ def asks(name: str) -> Callable[[paramiko.Transport], None]:
 
     def ask(transport: paramiko.Transport) -> None:
         channel = transport.open_session(timeout=SECONDS)
-        message = paramiko.Message()
-        message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
-        message.add_int(channel.remote_chanid)
-        message.add_string(name)
-        message.add_boolean(False)
-        transport._send_user_message(message)  # type: ignore[attr-defined]
+        send_request(channel, name)
         channel.exec_command("true")
         channel.recv_exit_status()
 

@@ -6,13 +6,12 @@ import contextlib
 import os
 import signal
 
-import paramiko
 import pytest
 
 from conchrec.ssh.wire import string
 from tests.support.client import AccessMethod
 from tests.support.house import build
-from tests.support.otherclients import paramiko_connections
+from tests.support.otherclients import paramiko_connections, send_request
 from tests.support.process import descendants
 from tests.support.stage import Stage
 from tests.support.wait import LONG, in_thread
@@ -235,13 +234,7 @@ async def test_rejects_names_with_nul_bytes(stage: Stage, name: bytes, argument:
         try:
             channel = inner.open_session()
             channel.settimeout(LONG)
-            request = paramiko.Message()
-            request.add_byte(bytes((98,)))
-            request.add_int(channel.remote_chanid)
-            request.add_string(name)
-            request.add_boolean(True)
-            request.add_bytes(string(argument) if argument else b"")
-            inner._send_user_message(request)  # type: ignore[attr-defined]
+            send_request(channel, name, string(argument) if argument else b"", wants_reply=True)
             with contextlib.suppress(OSError):
                 channel.sendall(b"\0\0\0\5\1\0\0\0\3")
             return channel.recv(1024)

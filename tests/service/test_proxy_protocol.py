@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import Factory
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 
-from conchrec.service.proxy_protocol import _Balancers, _Users
+from conchrec.service.proxy_protocol import service
 
 BALANCER = IPv4Address("TCP", "127.0.0.1", 40000)
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
@@ -33,9 +31,10 @@ V2 = b"\r\n\r\n\0\r\nQUIT\n"
     ],
 )
 def test_rejects_invalid_headers(header: bytes) -> None:
-    clock = Clock()
-    users: Any = _Users(Factory(), clock)
-    factory: Any = _Balancers(HAProxyWrappingFactory(users), [ipaddress.ip_network("127.0.0.0/8")])
+    reactor: Any = MemoryReactorClock()
+    listener = service(reactor, "tcp:3023", Factory(), [ipaddress.ip_network("127.0.0.0/8")])
+    listener.privilegedStartService()
+    ((_, factory, _, _),) = reactor.tcpServers
     protocol = factory.buildProtocol(BALANCER)
     transport: Any = StringTransport(peerAddress=BALANCER)
     protocol.makeConnection(transport)

@@ -14,6 +14,20 @@ PATIENCE = 60.0
 """Seconds that they wait for anything."""
 
 
+def send_request(
+    channel: paramiko.Channel, name: str | bytes, fields: bytes = b"", *, wants_reply: bool = False
+) -> None:
+    """Send a channel request that paramiko does not know, or writes in another way."""
+    message = paramiko.Message()
+    message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+    message.add_int(channel.remote_chanid)
+    message.add_string(name)
+    message.add_boolean(wants_reply)
+    message.add_bytes(fields)
+    # paramiko has no public way to send a message of its caller.
+    channel.get_transport()._send_user_message(message)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
 def paramiko_connections(house: House) -> tuple[paramiko.Transport, paramiko.Transport]:
     """The outer and the inner connection, both logged in."""
     key = paramiko.Ed25519Key.from_private_key_file(str(house.keyless.key.path))

@@ -164,7 +164,8 @@ def _strange(channel: paramiko.Channel) -> None:
             message.add_boolean(False)
             message.add_string("")
             message.add_string("")
-        transport._send_user_message(message)  # type: ignore[attr-defined]
+        # paramiko has no public way to send a message of its caller.
+        transport._send_user_message(message)  # type: ignore[attr-defined]  # noqa: SLF001
     channel.close()
 
 

@@ -60,7 +60,8 @@ class _Client:
         for field in fields:
             message.add_boolean(field) if isinstance(field, bool) else message.add_string(field)
         try:
-            self._transport._send_message(message)  # type: ignore[attr-defined]
+            # paramiko has no public way to send a message that it does not know.
+            self._transport._send_message(message)  # type: ignore[attr-defined]  # noqa: SLF001
         except (EOFError, OSError):
             pass  # the server has hung up, as its next answer will show
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import paramiko
-
+from conchrec.ssh.wire import string
 from tests.support.auditlog import events
 from tests.support.house import House, build
-from tests.support.otherclients import paramiko_connections
+from tests.support.otherclients import paramiko_connections, send_request
 from tests.support.stage import Stage
 from tests.support.wait import LONG, in_thread
 
@@ -26,13 +25,7 @@ async def test_bounds_audit_log_under_flood_of_requests(stage: Stage) -> None:
             channel.exec_command("cat")
             for number in range(REQUESTS):
                 channel.resize_pty(80 + number % 100, 24)
-                signal = paramiko.Message()
-                signal.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
-                signal.add_int(channel.remote_chanid)
-                signal.add_string("signal")
-                signal.add_boolean(False)
-                signal.add_string(name)
-                inner._send_user_message(signal)  # type: ignore[attr-defined]
+                send_request(channel, "signal", string(name.encode()))
             channel.shutdown_write()
             assert channel.recv_exit_status() == 0
             channel.close()

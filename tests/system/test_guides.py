@@ -90,11 +90,13 @@ SCRIPTS = {
     "ssh-keyscan": f"{program('ssh-keyscan')} -t ed25519 -p $TARGET_PORT 127.0.0.1 |"
     " sed 's/127.0.0.1/web1.example.com/'",
     "chown": "exit 0",
+    # The proxy reads its configuration soon after the signal, and the guide's next step needs the new one.
     "systemctl": 'case "$*" in "reload conchrec") kill -HUP $PROXY_PID; sleep 1;; *) exit 1;; esac',
 }
 #: The same for commands that ssh runs at the target.
 AT_TARGET = {
     "sshd": "exit 0",
+    # The same; sshd executes itself again, and does not listen meanwhile.
     "systemctl": 'case "$*" in "reload ssh") kill -HUP $TARGET_PID; sleep 2;; *) exit 1;; esac',
 }
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from conchrec.recording.catalogue.index import IndexRow
 
 _LONGEST_COMMAND = 60
-_MANY = 100
+MANY_WITHOUT_INDEX = 100
 """The manifests that are read before the user gets a hint about the index."""
 
 
@@ -160,7 +160,7 @@ def _list_all(library: Library, *, summaries: bool, hint: Callable[[str], None])
             )  # fmt: skip
             continue
         read += sealed
-        if read == _MANY and sealed and why:
+        if read == MANY_WITHOUT_INDEX and sealed and why:
             hint(why)
         entry = library.entry(sid, sealed)
         fields = summary(entry)
