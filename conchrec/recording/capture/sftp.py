@@ -15,42 +15,22 @@ It has no files, no sockets, and no clock of its own.
 
 from __future__ import annotations
 
-import posixpath
-from collections import OrderedDict
 from collections.abc import Callable
 
 from conchrec.recording.capture import sftp_wire as wire
-from conchrec.recording.capture.file_contents import EarlyBytes
-from conchrec.recording.capture.sftp_requests import (
-    NAMED_COST,
-    NamedRequest,
-    OpenFile,
-    SftpRequest,
-    normalized_path,
-    parse_request,
-)
+from conchrec.recording.capture.sftp_files import OpenFiles
+from conchrec.recording.capture.sftp_report import SftpReport
+from conchrec.recording.capture.sftp_requests import NamedRequest, OpenFile, SftpRequest, parse_request
 from conchrec.recording.capture.sftp_wire import Attributes, Cursor, PacketStream, result_text
-from conchrec.recording.format.transfer_account import (
-    AccountLost,
-    NotFollowed,
-    Operation,
-    TransferFact,
-    path_text,
-)
+from conchrec.recording.format.transfer_account import NotFollowed, TransferFact
 
 #: A request of at most so many bytes gets all of them, except at the end of a file (sections 3 and 6.4 of the
 #: draft).
 CERTAIN = 32 * 1024
 #: The most requests without an answer: paramiko requests a whole file at once, as far as windows allow it.
 REQUESTS = 128 * 1024
-#: The most bytes that open files and unanswered changes may need, roughly.
-NAMES = 4 * 1024 * 1024
-#: The most paths whose reported sizes are kept.
-SIZES = 1024
-
 _UNFIT = "an answer that does not fit its request"
 _UNKNOWN_HANDLE = "an unknown handle"
-_CHANGED_ELSEWHERE = "changed through another request"
 #: The requests whose answer is a list of names.
 _LISTED = (wire.READDIR, wire.READLINK, wire.REALPATH, wire.EXTENDED)
 
@@ -59,21 +39,12 @@ class SftpReader:
     """A ProtocolReader of SFTP version 3. ``monotonic`` returns seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        #: The target announces extensions of OpenSSH, so the paths of SYMLINK are in the opposite order of
-        #: the draft (OpenSSH's PROTOCOL, section 4.1).
-        self._openssh = False
-        self._facts: list[TransferFact] = []
+        self._report = SftpReport(monotonic)
         self._is_over = False
         self._has_init = False
         self._has_version = False
-        self._handles: dict[bytes, OpenFile] = {}
+        self._files = OpenFiles()
         self._unanswered: dict[int, SftpRequest] = {}
-        #: Files that were not reported yet, in the order in which they were opened.
-        self._files: dict[OpenFile, None] = {}
-        self._sizes: OrderedDict[bytes, int] = OrderedDict()
-        self._window = EarlyBytes()
-        self._names_size = 0
         #: The file of the data in the current packet, in each direction.
         self._writing: OpenFile | None = None
         self._reading: OpenFile | None = None
@@ -99,7 +70,7 @@ class SftpReader:
             elif self._unanswered and not self._has_version:
                 self._lose("the target did not answer")
             self._give_up("not closed", "no answer")
-        return self._take_facts()
+        return self._report.take()
 
     def _feed(self, packets: PacketStream, data: bytes) -> tuple[TransferFact, ...]:
         if self._is_over:
@@ -109,15 +80,10 @@ class SftpReader:
         except NotFollowed as problem:
             self._lose(str(problem))
             self._give_up("not known", "not known")
-        return self._take_facts() if self._facts else ()
+        return self._report.take()
 
     def _lose(self, reason: str) -> None:
-        unread = {"from_user": self._requests.unread, "from_target": self._answers.unread}
-        self._facts.append(AccountLost(reason=reason, **unread))
-
-    def _take_facts(self) -> tuple[TransferFact, ...]:
-        facts, self._facts = self._facts, []
-        return tuple(facts)
+        self._report.add_loss(reason, from_user=self._requests.unread, from_target=self._answers.unread)
 
     # --- requests
 
@@ -131,15 +97,14 @@ class SftpReader:
         number = cursor.uint32()
         if kind == wire.READ:
             handle = cursor.handle()
-            request = SftpRequest(
-                kind, (handle,), self._handles.get(handle), cursor.uint64(), cursor.uint32()
-            )
+            file = self._files.handles.get(handle)
+            request = SftpRequest(kind, (handle,), file, cursor.uint64(), cursor.uint32())
             cursor.finish()
-            if request.file is not None:
-                request.file.pending += 1
+            if file is not None:
+                file.pending += 1
         else:
-            request = parse_request(kind, cursor, self._monotonic())
-            self._bind(request)
+            request = parse_request(kind, cursor, self._report.monotonic())
+            self._files.bind(request)
         self._ask(number, request)
 
     def _init(self, kind: int, cursor: Cursor) -> None:
@@ -150,47 +115,6 @@ class SftpReader:
         if len(cursor.rest()) > wire.INIT_SIZE:
             raise NotFollowed("INIT is too long")
         self._has_init = True
-
-    def _bind(self, request: SftpRequest) -> None:
-        """Look up the files of its handles, and note what the request does to them."""
-        files = [self._handles.get(handle) for handle in request.handles]
-        if files:
-            request.file = files[0]
-        if request.kind == wire.CLOSE:
-            self._handles.pop(request.handles[0], None)
-        if not isinstance(request, NamedRequest):
-            return
-        if request.operation and None in files:
-            unknown = request.handles[files.index(None)]
-            request.detail = f"{request.detail} unknown handle {unknown.hex()}".lstrip()
-            request.file = None
-        if request.kind == wire.FSETSTAT and request.file is not None:
-            request.path = request.file.path
-            if request.size is not None and request.size < request.file.written.reach:
-                request.file.written.give_up(f"cut to {request.size} bytes")
-        elif request.operation == "copy-data":
-            source, copy = files
-            request.path = source.path if source is not None else b""
-            if copy is not None:
-                request.other = copy.path
-                copy.written.give_up("copied at the target")
-        elif request.flags & wire.MODIFIES or request.size is not None:
-            self._sizes.pop(request.path, None)
-            self._changed_elsewhere(request.path)
-        self._names_size += request.cost
-        if self._names_size > NAMES:
-            raise NotFollowed("too many files are open")
-
-    def _changed_elsewhere(self, path: bytes) -> bool:
-        """A request opens a file for changes, or cuts it, by its path: what is written to it through another
-        handle need not be its contents. Returns whether there is such a handle."""
-        normalized = normalized_path(path)
-        others = [
-            file for file in self._files if file.normalized == normalized and file.flags & wire.MODIFIES
-        ]
-        for file in others:
-            file.written.give_up(_CHANGED_ELSEWHERE)
-        return bool(others)
 
     def _ask(self, number: int, request: SftpRequest) -> None:
         if number in self._unanswered:
@@ -205,7 +129,7 @@ class SftpReader:
             raise NotFollowed("the client does not begin with INIT")
         cursor = Cursor(head)
         number, handle = cursor.uint32(), cursor.handle()
-        file = self._handles.get(handle)
+        file = self._files.handles.get(handle)
         self._ask(number, SftpRequest(wire.WRITE, (handle,), file))
         self._writing = file
         if file is None:
@@ -233,7 +157,7 @@ class SftpReader:
             raise NotFollowed(_UNKNOWN_HANDLE)
         if isinstance(request, NamedRequest) and not request.known:
             self._settle(number, request)
-            self._report_change(request, "ok")
+            self._report.add_change(request, "ok")
             raise NotFollowed(_unknown_request_text(request))
         if isinstance(request, NamedRequest) and request.operation:
             # The answer to a change is always a status.
@@ -241,15 +165,14 @@ class SftpReader:
         if kind == wire.HANDLE_REPLY and isinstance(request, NamedRequest) and _opens(request):
             handle = cursor.handle()
             cursor.finish()
-            self._handle(request, handle)
+            self._files.open(request, handle)
         elif kind == wire.NAME and request.kind in _LISTED:
-            directory = request.file.path if request.file is not None else b""
-            self._name_list(directory, cursor, keep=request.kind == wire.READDIR)
+            self._files.read_names(request, cursor)
         elif kind == wire.ATTRS and request.kind in (wire.LSTAT, wire.STAT, wire.FSTAT):
             size = Attributes.parse(cursor).file_size
             cursor.finish()
             if isinstance(request, NamedRequest):
-                self._size(request.path, size)
+                self._files.note_size(request.path, size)
             elif request.file is not None:
                 request.file.size = size
         elif kind != wire.EXTENDED_REPLY or request.kind != wire.EXTENDED:
@@ -265,7 +188,7 @@ class SftpReader:
         size = 0
         while not cursor.at_end:
             name, data = cursor.string(), cursor.string()
-            self._openssh |= name.endswith(b"@openssh.com")
+            self._report.is_openssh |= name.endswith(b"@openssh.com")
             size += len(name) + len(data)
         if size > wire.VERSION_SIZE:
             raise NotFollowed("VERSION is too long")
@@ -284,7 +207,7 @@ class SftpReader:
         """The answer fits the request, which does not wait any more."""
         del self._unanswered[number]
         if isinstance(request, NamedRequest):
-            self._names_size -= request.cost
+            self._files.settle(request)
 
     def _status(self, number: int, request: SftpRequest, code: int) -> None:
         file = request.file
@@ -315,46 +238,14 @@ class SftpReader:
 
     def _named_status(self, request: NamedRequest, code: int) -> None:
         if request.operation:
-            self._report_change(request, result_text(code))
+            self._report.add_change(request, result_text(code))
             if code == wire.OK and not request.known:
                 raise NotFollowed(_unknown_request_text(request))
             if code == wire.OK and request.kind == wire.FSETSTAT and request.size is not None:
                 assert request.file is not None
                 request.file.cleared = request.size
         elif _opens(request):
-            self._report_refused_open(request, result_text(code))
-
-    def _handle(self, request: NamedRequest, handle: bytes) -> None:
-        if handle in self._handles:
-            raise NotFollowed("a handle is given twice")
-        self._names_size += request.cost  # until it is closed
-        file = OpenFile.opened(request, self._window, self._sizes.get(request.path))
-        if file.flags & wire.MODIFIES and self._changed_elsewhere(file.path):
-            file.written.give_up(_CHANGED_ELSEWHERE)
-        self._handles[handle] = file
-        self._files[file] = None
-
-    def _name_list(self, directory: bytes, cursor: Cursor, *, keep: bool) -> None:
-        """Read ``uint32 count``, and of each ``string name, string long name, ATTRS``. At most SIZES are
-        read."""
-        count = cursor.uint32()
-        for _ in range(min(count, SIZES)):
-            name = cursor.string()
-            cursor.string()
-            attributes = Attributes.parse(cursor)
-            if keep:
-                self._size(posixpath.join(directory, name), attributes.file_size)
-        if count <= SIZES:
-            cursor.finish()
-
-    def _size(self, path: bytes, size: int | None) -> None:
-        """Note the size of a file that the target reports: a client may stop reading at it."""
-        if size is None or len(path) > NAMED_COST:
-            return
-        self._sizes[path] = size
-        self._sizes.move_to_end(path)
-        if len(self._sizes) > SIZES:
-            self._sizes.popitem(last=False)
+            self._report.add_refused_open(request, result_text(code))
 
     def _data(self, head: bytes) -> Callable[[memoryview], None]:
         """Read ``string data``, up to the data."""
@@ -380,88 +271,29 @@ class SftpReader:
             file.pending -= 1
             self._finish_if_done(file)
 
-    # --- facts
+    # --- the end of a file, and of the account
 
     def _finish_if_done(self, file: OpenFile) -> None:
-        if file.closed and not file.pending and file in self._files:
-            del self._files[file]
-            self._names_size -= len(file.path) + len(file.detail) + NAMED_COST
-            self._report(file)
-
-    def _report(self, file: OpenFile) -> None:
-        """Report what passed of a file in each direction; where nothing did, what opening it did."""
-        if file.directory:
-            return
-        if file.was_read:
-            digest = file.read.close(file.end, "not read to its end")
-            self._report_file(file, "read", file.read.passed, *digest)
-        if file.was_written:
-            digest = file.written.close(file.cleared, "what was in the file before is not known")
-            self._report_file(file, "write", file.written.passed, *digest)
-
-    def _report_file(self, file: OpenFile, operation: str, size: int, sha256: str, unhashed: str) -> None:
-        self._facts.append(
-            Operation(
-                operation=operation,
-                path=path_text(file.path),
-                detail=file.detail,
-                size=size,
-                sha256=sha256,
-                unhashed=unhashed,
-                result=file.result or "ok",
-                duration=self._monotonic() - file.began,
-            )
-        )
-
-    def _report_refused_open(self, request: NamedRequest, result: str) -> None:
-        if request.kind == wire.OPEN:
-            self._facts.append(
-                Operation(
-                    operation="write" if request.flags & wire.MODIFIES else "read",
-                    path=path_text(request.path),
-                    detail=request.detail,
-                    size=0,
-                    unhashed="not opened",
-                    result=result,
-                    duration=self._monotonic() - request.began,
-                )
-            )
-
-    def _report_change(self, request: NamedRequest, result: str) -> None:
-        path, other = request.path, request.other
-        if request.kind == wire.SYMLINK and self._openssh:
-            path, other = other, path
-        self._facts.append(
-            Operation(
-                operation=request.operation,
-                path=path_text(path),
-                other=path_text(other),
-                detail=request.detail,
-                result=result,
-                duration=self._monotonic() - request.began,
-            )
-        )
+        if self._files.take_done(file):
+            self._report.add_file(file)
 
     def _give_up(self, open_result: str, unanswered_result: str) -> None:
         """Read nothing more: report open files as ``open_result``, and requests without an answer as
         ``unanswered_result``."""
         self._is_over = True
-        for file in self._files:
+        for file in self._files.take_all():
             file.failed(open_result)
             file.read.give_up(open_result)
             file.written.give_up(open_result)
-            self._report(file)
+            self._report.add_file(file)
         for request in self._unanswered.values():
             if not isinstance(request, NamedRequest):
                 continue
             if request.operation:
-                self._report_change(request, unanswered_result)
-            elif request.kind == wire.OPEN:
-                self._report_refused_open(request, unanswered_result)
-        self._files.clear()
-        self._handles.clear()
+                self._report.add_change(request, unanswered_result)
+            else:
+                self._report.add_refused_open(request, unanswered_result)
         self._unanswered.clear()
-        self._sizes.clear()
 
 
 def _count_nowhere(piece: memoryview) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.recording.capture import sftp_wire as sftp
-from conchrec.recording.capture.sftp import REQUESTS, SIZES, SftpReader
+from conchrec.recording.capture.sftp import REQUESTS, SftpReader
+from conchrec.recording.capture.sftp_files import SIZES
 from conchrec.recording.format.transfer_account import PATH_MAX, AccountLost, Operation, TransferFact
 from tests.recording.sftp_talk import NO_ATTRIBUTES, Talk, listen, size_attribute, string, uint32, uint64
 
