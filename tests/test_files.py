@@ -134,7 +134,7 @@ def test_changes_stamp_with_file(tmp_path: Path) -> None:
 
 
 OTHER_WRITERS = {
-    "conchrec/recording/evidence/ledger.py": "moves a ledger that is broken out of the way",
+    "conchrec/recording/evidence/ledger_file.py": "moves a ledger that is broken out of the way",
     "conchrec/cli/demo.py": "writes into a directory of its own that is removed afterwards",
 }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from conchrec.files import FileStamp
@@ -62,6 +63,31 @@ class Break:
     continued_from: str
     reason: str
     head: str = ""
+
+
+class BreakReport:
+    """Calls ``on_break`` for each break of a ledger, once. Without it nothing is written at a break."""
+
+    def __init__(self, on_break: Callable[[Break], None] | None) -> None:
+        self._on_break = on_break
+        #: The expected head and the reason of the last break that the ledger does not state.
+        self._unstated: tuple[str, str] | None = None
+
+    def check_allowed(self, reason: str, head: str) -> None:
+        """Raise BrokenLedger if the ledger must not be continued after its last known ``head``."""
+        if self._on_break is None:
+            raise BrokenLedger(
+                f"the ledger was changed by something other than conchrec: {reason}"
+                f" (its last known head is {head})."
+                " Start conchrec, which notes this in the ledger and continues it; see docs/recordings.md"
+            )
+
+    def report(self, broken: Break) -> None:
+        """Report a break; once, where it cannot be stated in the ledger (it has no ``head``)."""
+        unstated = None if broken.head else (broken.expected, broken.reason)
+        if self._on_break is not None and (unstated is None or unstated != self._unstated):
+            self._unstated = unstated
+            self._on_break(broken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

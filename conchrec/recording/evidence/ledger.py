@@ -16,17 +16,15 @@ import errno
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from conchrec.file_lock import lock, release
 from conchrec.files import open_regular
-from conchrec.ownership import create
 from conchrec.recording.evidence.continuity import (
     Break,
+    BreakReport,
     ChainWalk,
     Position,
     describe_break,
@@ -35,6 +33,7 @@ from conchrec.recording.evidence.continuity import (
     read_continuation,
 )
 from conchrec.recording.evidence.heads import HeadFile, KeptHead
+from conchrec.recording.evidence.ledger_file import LedgerFile, append, lock_error, truncate
 from conchrec.recording.evidence.ledger_line import LONGEST, BrokenLedger, LedgerAction, LedgerLine, head_of
 from conchrec.recording.evidence.recent_entries import RecentEntries
 from conchrec.recording.format.signatures import RecordingSigner, TrustedKeys
@@ -47,7 +46,6 @@ THREAD_PATIENCE = 10.0
 """The seconds that a thread or a command waits for the lock before a line is given up."""
 READ_PATIENCE = 1.0
 """The seconds to wait for the lock in order to read, or to save the head."""
-_RETRY_SECONDS = 0.002
 _REPLACED = 10
 """How many times the file may be replaced while it is being opened."""
 _NOT_A_FILE = frozenset({errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV})
@@ -83,18 +81,14 @@ class Ledger:
         heads: HeadFile | None = None,
         on_break: Callable[[Break], None] | None = None,
     ) -> None:
-        self.path = directory / NAME
+        self._file = LedgerFile(directory / NAME)
         #: What the lines say that were written since this object was created. Used under the lock.
         self.recent = RecentEntries()
-        self._directory = directory
         self._signer = signer
         self._now = now
         self._keys = keys or signer.keys()
         self._heads = heads
-        self._on_break = on_break
-        self._reported: tuple[str, str] | None = None
-        self._descriptor: int | None = None
-        self._closer: weakref.finalize[..., Ledger] | None = None
+        self._breaks = BreakReport(on_break)
         self._position: Position | None = None
         #: The end of the part that the head file calls settled; None after a complete recovery.
         self._settled_end: int | None = 0
@@ -102,6 +96,11 @@ class Ledger:
         self._walk = ChainWalk()
         # The lock of the file excludes other processes, and not our own threads.
         self._writing = threading.Lock()
+
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return self._file.path
 
     @property
     def head(self) -> str:
@@ -167,13 +166,13 @@ class Ledger:
                 os.fdatasync(copy)
             finally:
                 os.close(copy)
-            self._heads.write(self._directory, kept)
+            self._heads.write(self._file.path.parent, kept)
             self._kept = kept
 
     def sync(self) -> None:
         """Sync the file: appended lines are on the disk afterwards. Blocks."""
         with self._writing:
-            copy = None if self._descriptor is None else os.dup(self._descriptor)
+            copy = self._file.duplicate()
         if copy is not None:
             try:
                 os.fdatasync(copy)
@@ -185,7 +184,8 @@ class Ledger:
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes of the file; empty at its end."""
         with self._writing:
-            return b"" if self._descriptor is None else os.pread(self._descriptor, size, offset)
+            descriptor = self._file.descriptor
+            return b"" if descriptor is None else os.pread(descriptor, size, offset)
 
     @property
     def settled_end(self) -> int:
@@ -239,86 +239,69 @@ class Ledger:
         """Yield the file, locked and compared; None where there is no file and none is made."""
         deadline = time.monotonic() + patience
         if not self._writing.acquire(timeout=patience):
-            raise _lock_error()
+            raise lock_error()
         try:
             descriptor = self._lock(deadline, make)
             try:
                 yield descriptor
             finally:
-                if self._descriptor is not None:
-                    release(self._descriptor)
+                self._file.unlock()
         finally:
             self._writing.release()
 
     def _lock(self, deadline: float, make: bool) -> int | None:
         self._load()
+        file = self._file
         for _ in range(_REPLACED):
-            lost = ""
-            if self._descriptor is None:
-                opened, lost = self._open(make)
-                if opened is None:
-                    return None
-                self._keep(opened)
-            assert self._descriptor is not None
-            _flock(self._descriptor, deadline)
-            if _is_same_file(self._descriptor, self.path):
+            lost = self._open(make) if file.descriptor is None else ""
+            if file.descriptor is None:
+                return None
+            if file.lock(deadline):
                 try:
-                    self._compare(self._descriptor, lost)
+                    self._compare(file.descriptor, lost)
                 except BaseException:
-                    self._close()
+                    file.close()
                     raise
-                return self._descriptor
+                return file.descriptor
             # Somebody has replaced the file.
-            self._close()
+            file.close()
         raise OSError(errno.EAGAIN, f"{self.path} was replaced {_REPLACED} times while it was being opened")
-
-    def _keep(self, descriptor: int) -> None:
-        """Keep the descriptor. It is closed with the ledger, also where nobody calls ``_close``."""
-        self._descriptor = descriptor
-        self._closer = weakref.finalize(self, os.close, descriptor)
-
-    def _close(self) -> None:
-        if self._closer is not None:
-            self._closer()
-        self._descriptor = self._closer = None
 
     def _load(self) -> None:
         """Read at the first use what the state directory knows."""
         if self._position is not None or self._heads is None:
             return
-        kept = self._heads.read(self._directory)
+        kept = self._heads.read(self._file.path.parent)
         if kept is not None:
             self._position, self._kept, self._settled_end = kept.position, kept, kept.settled
 
-    def _open(self, make: bool) -> tuple[int | None, str]:
-        """Return a descriptor, and the reason why the known file is lost."""
+    def _open(self, make: bool) -> str:
+        """Open the file, or create it with ``make``. Return the reason why the known file is lost."""
         known = self._position is not None and self._position.number > 0
-        flags = os.O_RDWR | os.O_APPEND
         lost = ""
         try:
-            return open_regular(self.path, flags), ""
+            self._file.open()
+            return ""
         except FileNotFoundError:
             if known:
                 lost = "there was no file"
             elif not make:
-                return None, ""
+                return ""
         except OSError as error:
             if not known or error.errno not in _NOT_A_FILE:
                 raise
             lost = "it was not a regular file"
-        if lost and self._on_break is None:
-            raise self._change_error(lost)
+        if lost:
+            self._breaks.check_allowed(lost, self.head)
         try:
             if lost and os.path.lexists(self.path):
-                self._move_away()
-            return self._create(flags), lost
+                self._file.move_away(self._now())
+            self._file.create()
         except OSError:
             if lost:
-                self._report_break(lost, Position(), "")
+                self._breaks.report(Break(expected=self.head, continued_from=Position().head, reason=lost))
             raise
-
-    def _create(self, flags: int) -> int:
-        return create(self.path, flags)
+        return lost
 
     def _compare(self, descriptor: int, lost: str) -> None:
         """Check that the file continues what is known; else a line of it must say so."""
@@ -344,7 +327,7 @@ class Ledger:
                 " see docs/recordings.md",
                 str(self.path),
             )
-        _truncate(descriptor, position.end)
+        truncate(descriptor, position.end)
         self._position = position
 
     def _follow(self, descriptor: int, known: Position, size: int) -> None:
@@ -358,20 +341,19 @@ class Ledger:
                 descriptor, f"{new.foreign} bytes after line {known.number} had no valid signature", known
             )
         else:
-            _truncate(descriptor, known.end)
+            truncate(descriptor, known.end)
 
     def _record_break(self, descriptor: int, reason: str, position: Position | None) -> None:
         """State in the ledger that it was cut or changed, after its last valid line (None: it has none)."""
-        expected = (self._position or Position()).head
-        if self._on_break is None:
-            raise self._change_error(reason)
+        expected = self.head
+        self._breaks.check_allowed(reason, expected)
         head, continued_from = "", position or Position()
         try:
             if position is None:
-                descriptor = self._replace_file(descriptor)
+                descriptor = self._replace_file()
                 position = Position()
             else:
-                _truncate(descriptor, position.end)
+                truncate(descriptor, position.end)
             before, self._position = self._position, position
             try:
                 self._write(descriptor, LedgerAction.BROKEN, "", head=expected, reason=reason)
@@ -384,42 +366,16 @@ class Ledger:
             self._walk.restart()
             head = self.head
         finally:
-            self._report_break(reason, continued_from, head, expected)
-
-    def _report_break(self, reason: str, continued_from: Position, head: str, expected: str = "") -> None:
-        """Report each break once, also where it cannot be stated in the ledger (without ``head``)."""
-        expected = expected or self.head
-        if self._on_break is not None and (head or self._reported != (expected, reason)):
-            self._reported = None if head else (expected, reason)
-            self._on_break(
+            self._breaks.report(
                 Break(expected=expected, continued_from=continued_from.head, reason=reason, head=head)
             )
 
-    def _change_error(self, reason: str) -> BrokenLedger:
-        head = (self._position or Position()).head
-        return BrokenLedger(
-            f"the ledger was changed by something other than conchrec: {reason}"
-            f" (its last known head is {head})."
-            " Start conchrec, which notes this in the ledger and continues it; see docs/recordings.md"
-        )
-
-    def _replace_file(self, descriptor: int) -> int:
+    def _replace_file(self) -> int:
         """Put a new, locked file in place of one that is no ledger."""
-        self._move_away()
-        new = self._create(os.O_RDWR | os.O_APPEND)
-        self._close()
-        self._keep(new)
-        _flock(new, time.monotonic() + REACTOR_PATIENCE)
+        self._file.move_away(self._now())
+        new = self._file.create()
+        self._file.lock(time.monotonic() + REACTOR_PATIENCE)
         return new
-
-    def _move_away(self) -> None:
-        moment = self._now().astimezone(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        for number in range(1000):
-            name = self.path.with_name(f"{NAME}.broken-{moment}-{number}")
-            if not os.path.lexists(name):
-                os.rename(self.path, name)
-                return
-        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def _write(self, descriptor: int, act: LedgerAction, sid: str, **fields: str) -> None:
         assert self._position is not None
@@ -433,10 +389,7 @@ class Ledger:
             **fields,
         )
         text = self._signer.entry(line.encode())
-        written = os.write(descriptor, text)
-        if written != len(text):
-            os.ftruncate(descriptor, self._position.end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(descriptor, text, self._position.end)
         self.recent.add(line, self._position.end)
         self._position = self._position.after(text)
 
@@ -458,26 +411,3 @@ def complete_lines(readline: Callable[[int], bytes]) -> Iterator[bytes]:
         if not line.endswith(b"\n") and len(line) < LONGEST:
             return  # the line is being written, or its process died
         yield line
-
-
-def _flock(descriptor: int, deadline: float) -> None:
-    try:
-        lock(descriptor, deadline, _RETRY_SECONDS)
-    except BlockingIOError:
-        raise _lock_error() from None
-
-
-def _lock_error() -> OSError:
-    return OSError(errno.EAGAIN, "the ledger is locked by another process")
-
-
-def _truncate(descriptor: int, end: int) -> None:
-    if os.fstat(descriptor).st_size > end:
-        os.ftruncate(descriptor, end)
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
