@@ -6,15 +6,18 @@ agent channel, because an agent binds a channel to one connection (``session-bin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.agent import AgentClient, AgentError, AgentKeyManager
+from conchrec.ssh.agent_messages import AgentIdentity
+from conchrec.ssh.certificate import Certificate, decode
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection
 
@@ -25,6 +28,17 @@ ANSWER_SECONDS = 60.0
 _Client = TypeVar("_Client", bound=AgentClient)
 #: Makes a client from two functions: one that writes to the channel, one that closes it.
 _Kind = Callable[[Callable[[bytes], None], Callable[[], None]], _Client]
+
+
+def issued_certificate(identity: AgentIdentity, authorities: Collection[bytes]) -> Certificate | None:
+    """The certificate in an agent, if one of our ``authorities`` (wire blobs) has signed it."""
+    if not identity.is_certificate:
+        return None
+    try:
+        certificate = decode(identity.blob)
+    except RemoteViolation:
+        return None
+    return certificate if certificate.authority in authorities else None
 
 
 class AgentSource:

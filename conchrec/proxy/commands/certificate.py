@@ -15,8 +15,8 @@ from conchrec.access.certificate_permits import SELF_SERVICE
 from conchrec.access.credentials import fingerprint
 from conchrec.audit import events
 from conchrec.ca.authority import CaKind
-from conchrec.errors import ConfigErrors, RemoteViolation
-from conchrec.proxy.agents import ANSWER_SECONDS
+from conchrec.errors import ConfigErrors
+from conchrec.proxy.agents import ANSWER_SECONDS, issued_certificate
 from conchrec.proxy.commands.command_request import CommandRefused, CommandRequest
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.agent import AgentError, AgentKeyManager
@@ -189,13 +189,10 @@ async def _sign(request: CommandRequest, public: bytes, granted: Grant, purpose:
 
 def _is_ours(identity: AgentIdentity, user: str, authorities: Collection[bytes]) -> bool:
     """Whether an identity in an agent is a certificate that we have issued to this user."""
-    if not identity.is_certificate or identity.comment != comment(user):
+    if identity.comment != comment(user):
         return False
-    try:
-        certificate = decode(identity.blob)
-    except RemoteViolation:
-        return False
-    return certificate.authority in authorities and certificate.key_id == user
+    certificate = issued_certificate(identity, authorities)
+    return certificate is not None and certificate.key_id == user
 
 
 def _single_key(sent: bytes) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from conchrec.config.model import UpstreamAuth
 from conchrec.errors import RemoteViolation
 from conchrec.model import Identity, Target
+from conchrec.proxy.agents import issued_certificate
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.agent import AgentClient, AgentSigner
 from conchrec.ssh.agent_messages import AgentIdentity
@@ -139,16 +140,10 @@ def _is_for_proxy_only(identity: AgentIdentity, login: str, authorities: Collect
     The login is not among its principals, or it has a critical option: source-address has the user's address,
     and the target sees the proxy's.
     """
-    if not identity.is_certificate:
-        return False
-    try:
-        certificate = decode(identity.blob)
-    except RemoteViolation:
-        return False
-    if certificate.authority not in authorities:
-        return False
-    return login not in certificate.principals or bool(
-        certificate.critical_options.keys() - {"verify-required"}
+    certificate = issued_certificate(identity, authorities)
+    return certificate is not None and (
+        login not in certificate.principals
+        or bool(certificate.critical_options.keys() - {"verify-required"})
     )
 
 
