@@ -17,7 +17,7 @@ from conchrec.ca.revocation import Revoked
 from conchrec.errors import CertificateRejected, ConfigError
 from conchrec.ssh.certificate import CERTIFICATE, Certificate, CertificateKind, decode, public_line
 from conchrec.ssh.certificate_checks import check_host, check_user
-from tests.support.process import environment, program
+from tests.support.keys import keygen
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 ED = b"ssh-ed25519"
@@ -48,15 +48,6 @@ def state(tmp_path: Path) -> Path:
 
 def opened(state: Path, now: Now | None = None) -> Authority:
     return Authority.open(state, "example.com", now=now or Now())
-
-
-def keygen(*arguments: str | Path) -> str:
-    command = (program("ssh-keygen"), *map(str, arguments))
-    done = subprocess.run(
-        command, env=environment(TZ="UTC"), capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def listed(certificate: Certificate, directory: Path) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from conchrec.cli.main import main
 from tests.support.auditlog import events
-from tests.support.keys import Key, make_key
+from tests.support.keys import Key, keygen, make_key
 from tests.support.process import environment, program, run
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
@@ -65,15 +65,6 @@ def cluster(tmp_path: Path) -> Cluster:
     made = Cluster(tmp_path)
     made.does("status")
     return made
-
-
-def keygen(*arguments: str | Path) -> str:
-    command = (program("ssh-keygen"), *map(str, arguments))
-    done = subprocess.run(
-        command, env=environment(TZ="UTC"), capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def generate(path: Path, kind: str = "ed25519") -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -19,8 +18,8 @@ from conchrec.ssh import certificate as c
 from conchrec.ssh import certificate_checks as checks
 from conchrec.ssh import signatures
 from conchrec.ssh.wire import mpint, string
+from tests.support.keys import keygen
 from tests.support.logins import KINDS, authority, key, user_certificate
-from tests.support.process import environment, program
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -28,16 +27,6 @@ CA = authority()
 HERE = "192.0.2.7"
 #: Kinds as ssh-keygen names them.
 GENERATED = {"ed25519": (), "rsa": ("-b", "2048"), "ecdsa": ("-b", "384")}
-
-
-def keygen(*arguments: str | Path) -> str:
-    command = (program("ssh-keygen"), *map(str, arguments))
-    # ssh-keygen uses the time zone of the machine; UTC makes its output comparable.
-    done = subprocess.run(
-        command, env=environment(TZ="UTC"), capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def generate(path: Path, kind: str = "ed25519") -> Path:

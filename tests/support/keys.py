@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.support.process import run
+from tests.support.process import environment, program, run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,16 @@ class Key:
         """The line of a known_hosts file that vouches for this key."""
         kind, blob = self.line.split()[:2]
         return f"{host if port == 22 else f'[{host}]:{port}'} {kind} {blob}\n"
+
+
+def keygen(*arguments: str | Path) -> str:
+    """Run ssh-keygen, and return its output. It shows times in UTC."""
+    command = (program("ssh-keygen"), *map(str, arguments))
+    done = subprocess.run(
+        command, env=environment(TZ="UTC"), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def private_text(key: Ed25519PrivateKey) -> bytes:
