@@ -21,11 +21,13 @@ from twisted.internet.task import react
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from conchrec.clock import Clock
 from conchrec.proxy.relay.tunnel import Tunnel
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
+from conchrec.ssh.fair_turns import TurnScheduler
 from conchrec.ssh.signers import KeySigner, Signer
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.userauth_client import UserAuthClient
@@ -62,8 +64,8 @@ class Polite:
 class Through(Tunnel):
     """The outer channel that the inner connection runs on; ``protocol`` begins when it is open."""
 
-    def __init__(self, clock: Any, protocol: ClientTransport) -> None:
-        super().__init__(clock, peer=None, host=None)
+    def __init__(self, clock: Clock, protocol: ClientTransport) -> None:
+        super().__init__(TurnScheduler(clock), peer=None, host=None)
         self._inner: Any = protocol
         self.open: Deferred[None] = Deferred()
 
