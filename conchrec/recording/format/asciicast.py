@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring
 
 import orjson
 
@@ -32,6 +33,7 @@ START = "s"
 DEFAULT_SIZE = (80, 24)
 _LARGEST = 1000
 _ENVIRONMENT = ("TERM", "SHELL")
+_ZEROS = "\0" * 16
 
 
 class Damaged(RecordingError):
@@ -123,7 +125,13 @@ def event_line(time: float, code: str, text: str) -> bytes:
     This is a function and not a method of Event, because the data path makes no objects.
     """
     # isascii costs nothing, and most output then needs no search for separators.
-    encoded = orjson.dumps(text) if text.isascii() else _encode(text)
+    if not text.isascii():
+        encoded = _encode(text)
+    elif _ZEROS in text:
+        # Endless zeros are a flood, and orjson takes three times as long for them.
+        encoded = encode_basestring(text).encode("ascii")
+    else:
+        encoded = orjson.dumps(text)
     # join, because formatting grows its result step by step, which costs most of the time for long lines.
     return b"".join((f'[{time:.6f}, "{code}", '.encode("ascii"), encoded, b"]\n"))
 

@@ -28,6 +28,15 @@ def test_writes_any_text(text: str) -> None:
     assert len(header.decode().splitlines()) == 1
 
 
+def test_encodes_zeros_like_all_control_characters() -> None:
+    """They have an encoder of their own."""
+    text = "".join(map(chr, range(128))) + "\0" * 100
+    escaped = "".join(map(chr, range(1, 128))) + "\0"
+    zeros, others = event_line(0, "o", text), event_line(0, "o", escaped)
+    assert zeros[: -len(b'"]\n')].replace(rb"\u0000", b"") == others[: -len(b'"]\n')].replace(rb"\u0000", b"")
+    assert Event.parse(zeros).text == text
+
+
 def test_writes_times_with_six_decimals() -> None:
     assert event_line(0.0000001, "o", "a") == b'[0.000000, "o", "a"]\n'
     assert event_line(12345678.5, "m", "a") == b'[12345678.500000, "m", "a"]\n'
