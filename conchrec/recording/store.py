@@ -192,12 +192,6 @@ class LocalStore:
         for recorder in recorders:
             recorder.background.flush()
 
-    def work_in_thread(self, work: Callable[[], None]) -> None:
-        """Run work in a thread; a failure is logged."""
-        self._in_thread(work).addErrback(
-            lambda failure: _log.failure("the work of a recording failed in its thread", failure)
-        )
-
     def checkpoint(self, sid: str, size: int, sha256: str) -> str:
         """Return the signed text of a checkpoint."""
         return self._finisher.checkpoint(sid, size, sha256)

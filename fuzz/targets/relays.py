@@ -6,7 +6,6 @@ payload``, where an even side is the user's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -86,9 +85,6 @@ class _Store(LocalStore):
 
     def flush_soon(self, recorder: SessionRecorder) -> None:
         self._clock.callLater(0, recorder.background.flush)
-
-    def work_in_thread(self, work: Callable[[], None]) -> None:
-        work()
 
     def sync_later(self, recorder: SessionRecorder) -> None:
         """As it should be."""

@@ -11,7 +11,6 @@ from conchrec.errors import RecordingError
 from conchrec.recording.capture.event_writer import EventWriter
 from conchrec.recording.capture.lifecycle import RecordingLifecycle, RecordingState
 from conchrec.recording.capture.recording_file import RecordingFile
-from conchrec.recording.capture.streams import StreamCapture
 from conchrec.recording.format import asciicast
 from conchrec.recording.format.signatures import CHECKPOINT
 
@@ -27,13 +26,11 @@ class BackgroundWrites:
         lifecycle: RecordingLifecycle,
         file: RecordingFile,
         writer: EventWriter,
-        streams: StreamCapture,
         sign: Callable[[int, str], str],
     ) -> None:
         self._lifecycle = lifecycle
         self._file = file
         self._writer = writer
-        self._streams = streams
         self._sign = sign
 
     @property
@@ -44,7 +41,6 @@ class BackgroundWrites:
         """Flush, by the timer."""
         self._writer.flush_began()
         if self._is_running:
-            self._streams.flush_digests()
             try:
                 self._writer.flush()
             except RecordingError as error:

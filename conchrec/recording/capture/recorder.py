@@ -55,9 +55,6 @@ class RecorderStore(Protocol):
     def sync(self, recorder: SessionRecorder) -> Deferred[None]:
         """Sync the spool. Fires when what it holds now is on the disk; errbacks with RecordingError."""
 
-    def work_in_thread(self, work: Callable[[], None]) -> None:
-        """Run ``work`` in a thread, soon."""
-
     def checkpoint(self, sid: str, size: int, sha256: str) -> str:
         """Return a signed text: the first ``size`` bytes of this recording have that digest."""
 
@@ -94,14 +91,13 @@ class SessionRecorder:
         self._writer = EventWriter(
             self._file, Timeline(monotonic), lambda: _call_store(store.flush_soon, this)
         )
-        self._streams = StreamCapture(self._writer, policy, self._facts.coverage, store.work_in_thread)
+        self._streams = StreamCapture(self._writer, policy, self._facts.coverage)
         self._outcome = RecordingOutcome()
         #: For the store.
         self.background = BackgroundWrites(
             self._lifecycle,
             self._file,
             self._writer,
-            self._streams,
             lambda size, sha256: store.checkpoint(info.sid, size, sha256),
         )
 

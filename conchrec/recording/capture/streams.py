@@ -7,11 +7,10 @@ hash of a typed password could be guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
 from dataclasses import dataclass, replace
 
 from conchrec.recording.capture.event_writer import EventWriter, TextStream
-from conchrec.recording.capture.stream_digest import StreamDigest
 from conchrec.recording.capture.terminal_input import CommandList, TerminalInput
 from conchrec.recording.format import asciicast
 from conchrec.recording.format.coverage import NotKept
@@ -29,6 +28,29 @@ class Totals:
     stdout: int
     stderr: int
     stdin: int
+
+
+class StreamDigest:
+    """SHA-256 of a stream, and how many bytes it covers.
+
+    It is computed in the reactor: 32 KiB take 17 microseconds, and a thread costs more than it saves
+    (``docs/decisions/digests.md``).
+    """
+
+    __slots__ = ("_hash", "size")
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def update(self, data: bytes) -> None:
+        """Add the next bytes of the stream."""
+        self.size += len(data)
+        self._hash.update(data)
+
+    def hexdigest(self) -> str:
+        """Return the digest of everything so far."""
+        return self._hash.hexdigest()
 
 
 class CapturedStream:
@@ -50,7 +72,7 @@ class StreamCapture:
     """
 
     __slots__ = (
-        "_commands", "_coverage", "_in_thread", "_input_left", "_policy", "_stderr", "_stdin", "_stdout",
+        "_commands", "_coverage", "_input_left", "_policy", "_stderr", "_stdin", "_stdout",
         "_terminal", "_writer", "is_digest_only",
     )  # fmt: skip
 
@@ -59,16 +81,14 @@ class StreamCapture:
         writer: EventWriter,
         policy: InputPolicy,
         coverage: set[NotKept],
-        in_thread: Callable[[Callable[[], None]], None],
     ) -> None:
         self._writer = writer
         self._policy = policy
         self._coverage = coverage
-        self._in_thread = in_thread
         self._stdout = CapturedStream(asciicast.OUTPUT)
         # Players know no other code than `o` for it; the manifest has its size.
         self._stderr = CapturedStream(asciicast.OUTPUT)
-        self._stdin = CapturedStream(asciicast.INPUT, StreamDigest(in_thread))
+        self._stdin = CapturedStream(asciicast.INPUT, StreamDigest())
         self._commands = CommandList()
         self._terminal: TerminalInput | None = None
         #: A file transfer is followed: neither its output nor its input is recorded.
@@ -105,7 +125,7 @@ class StreamCapture:
     def transfer(self, *, digest_only: bool, has_pty: bool) -> None:
         """A file transfer begins: hash its output too, and with ``digest_only`` record nothing of it."""
         if not self._stdout.size:
-            self._stdout.digest = StreamDigest(self._in_thread)
+            self._stdout.digest = StreamDigest()
         self.is_digest_only = digest_only and not has_pty
         self.choose(has_pty=has_pty)
 
@@ -128,7 +148,7 @@ class StreamCapture:
         stream = self._stdout
         stream.size += len(data)
         if stream.digest is not None:
-            self._hash(stream.digest, data)
+            stream.digest.update(data)
         if self.is_digest_only:
             self._coverage.add(NotKept.DIGEST_ONLY)
             return
@@ -146,7 +166,7 @@ class StreamCapture:
         stream = self._stdin
         stream.size += len(data)
         if self._terminal is None and stream.digest is not None:
-            self._hash(stream.digest, data)
+            stream.digest.update(data)
         if self.is_digest_only:
             self._coverage.add(NotKept.DIGEST_ONLY)
         else:
@@ -169,19 +189,6 @@ class StreamCapture:
                 self._writer.marker("input is not recorded from here on")
         elif NotKept.LATER_INPUT not in self._coverage:
             self._coverage.add(NotKept.INPUT)
-
-    def _hash(self, digest: StreamDigest, data: bytes) -> None:
-        digest.update(data)
-        if digest.pending:
-            self._writer.flush_soon()
-
-    def flush_digests(self) -> None:
-        """Hash what is pending, some milliseconds after the last piece."""
-        for digest in (self._stdin.digest, self._stdout.digest):
-            if digest is not None and digest.pending:
-                digest.flush()
-                if digest.pending:
-                    self._writer.flush_soon()
 
     # -- the end
 
