@@ -34,6 +34,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     bulk.CPU,
     logins.PROMPTS,
     logins.CONNECTIONS,
+    logins.POST_QUANTUM,
     echo.ECHO,
     idle.IDLE,
     slow.SLOW,

@@ -6,7 +6,7 @@ import time
 
 from bench.benchmark import Benchmark, Measured, Run
 from bench.figures import Figure, at_least_ratio, at_most, at_most_ratio
-from bench.scene import HOST, PROMPT, Route, make_scene
+from bench.scene import HOST, PROMPT, SNTRUP761, Route, make_scene
 from bench.terminal import Terminal
 from tests.support.client import AccessMethod
 from tests.support.wait import in_thread, together
@@ -70,6 +70,16 @@ async def _crowd(route: Route, clients: int, connections: int) -> tuple[float, i
     return connections / (time.perf_counter() - began), failed
 
 
+async def _cost(run: Run, route: Route) -> float:
+    """Milliseconds of CPU of the server in the middle for one connection, without others."""
+    await route.settled()
+    cpu = route.cpu
+    for _ in range(run.effort.logins):
+        await route.ssh(HOST, "true")
+    await route.settled()
+    return (route.cpu - cpu) / run.effort.logins * 1000
+
+
 async def _connections(run: Run) -> Measured:
     scene = await make_scene(run.stage, crowd=True)
     effort = run.effort
@@ -82,12 +92,7 @@ async def _connections(run: Run) -> Measured:
     for number in range(effort.rounds):
         for route in scene.turn(number):
             run.say(f"one by one, round {number + 1} of {effort.rounds}, {route.name}")
-            await route.settled()
-            cpu = route.cpu
-            for _ in range(effort.logins):
-                await route.ssh(HOST, "true")
-            await route.settled()
-            costs[route.name].append((route.cpu - cpu) / effort.logins * 1000)
+            costs[route.name].append(await _cost(run, route))
             run.say(f"{effort.clients} at once, round {number + 1} of {effort.rounds}, {route.name}")
             cpu = route.cpu
             rate, failed = await _crowd(route, effort.clients, effort.connections)
@@ -141,7 +146,36 @@ async def _connections(run: Run) -> Measured:
     )
 
 
+async def _post_quantum(run: Run) -> Measured:
+    scene = await make_scene(run.stage, exchange=SNTRUP761)
+    costs: dict[str, list[float]] = {route.name: [] for route in scene.routes}
+    for route in scene.routes:
+        await route.ssh(HOST, "true")
+    for number in range(run.effort.rounds):
+        for route in scene.turn(number):
+            run.say(f"round {number + 1} of {run.effort.rounds}, {route.name}")
+            costs[route.name].append(await _cost(run, route))
+    return Measured(
+        figures=[
+            Figure(
+                name="CPU, one connection, sntrup761 with the target",
+                unit="ms",
+                ours=tuple(costs[scene.ours.name]),
+                yardstick=tuple(costs[scene.yardstick.name]),
+                gate=at_most_ratio(5),
+            )
+        ],
+        notes=[
+            f"as in *connections*, but the target offers {SNTRUP761} only: CPU of the proxy and of its helper"
+            " process, which makes a key pair for each connection",
+        ],
+    )
+
+
 PROMPTS = Benchmark(name="prompt", about="from ssh to the first prompt", run=_prompts)
 CONNECTIONS = Benchmark(
     name="connections", about="CPU of a whole connection, and a crowd of clients", run=_connections
+)
+POST_QUANTUM = Benchmark(
+    name="sntrup761", about="CPU of a connection with a post-quantum key exchange", run=_post_quantum
 )

@@ -24,6 +24,8 @@ from tests.support.wait import fact, reactor
 
 HOST = "web1"
 PROMPT = "bench> "
+CURVE25519 = "curve25519-sha256"
+SNTRUP761 = "sntrup761x25519-sha512@openssh.com"
 #: The longest that one transfer may take.
 PATIENCE = 3600.0
 #: A server that has used no CPU for so long has nothing to do.
@@ -184,15 +186,19 @@ async def make_scene(
     crowd: bool = False,
     settings: Settings | None = None,
     listen: Sequence[str] = (),
+    exchange: str = CURVE25519,
 ) -> Scene:
     """``settings``: of the proxy, on top of its configuration; ``listen``: its further endpoints. ``sshd``:
     lines for the target and for the one in the middle. ``crowd``: the yardstick's sshds take more handshakes
-    at once than a stock one does (MaxStartups), which would drop some of them."""
-    house = await build(stage, sshd=sshd, settings=settings, listen=listen)
-    more = [*sshd, *(["MaxStartups 1000"] if crowd else [])]
+    at once than a stock one does (MaxStartups), which would drop some of them. ``exchange``: the key exchange
+    that the target offers. Its default is the same with every version of OpenSSH; sntrup761 is measured
+    apart."""
+    of_target = [*sshd, f"KexAlgorithms {exchange}"]
+    house = await build(stage, sshd=of_target, settings=settings, listen=listen)
+    many = ["MaxStartups 1000"] if crowd else []
     joe = house.joe
-    jump = await stage.sshd(users=[joe.key], more=more)
-    target = await stage.sshd(users=[joe.key], more=more) if crowd else house.target
+    jump = await stage.sshd(users=[joe.key], more=[*sshd, *many])
+    target = await stage.sshd(users=[joe.key], more=[*of_target, *many]) if crowd else house.target
     for server in {house.target.directory, target.directory}:
         server.joinpath("home", ".profile").write_text(f"PS1='{PROMPT}'\n")
     known = stage.file("yardstick/known_hosts", jump.known_as() + target.known_as())
