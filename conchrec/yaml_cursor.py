@@ -221,16 +221,20 @@ class Section:
             entry.problem(str(error))
             return None
 
-    def size(self, key: str, default: int) -> int:
-        """A number of bytes."""
+    def size(self, key: str, default: int, *, least: int = 0) -> int:
+        """A number of bytes, at least ``least`` MiB."""
         entry = self.entry(key)
         if entry is None:
             return default
         try:
-            return parse_size(entry.text)
+            size = parse_size(entry.text)
         except ValueError as error:
             entry.problem(str(error))
             return default
+        if size < least << 20:
+            entry.problem(f"invalid size {_quoted(entry.text)}: must be at least {least}MiB")
+            return default
+        return size
 
     # -- lists and sections
 

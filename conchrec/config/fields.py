@@ -48,7 +48,7 @@ def read_fields(section: Section, kind: type[T], **given: object) -> T:
     """The value of a section.
 
     Fields that are not ``given`` are read by the type of their default, which is used where the key is
-    missing. ``least`` and ``most`` in the metadata limit a number.
+    missing. ``least`` and ``most`` in the metadata limit a number; of a size only ``least``, in MiB.
     """
     read = {item.name: _read(section, item) for item in fields(kind) if item.name not in given}
     return kind(**given, **read)
@@ -64,7 +64,7 @@ def _read(section: Section, item: Field[Any]) -> object:
         return section.word(key, type(default), default)
     if not isinstance(default, int):
         raise TypeError(f"{key} is not read by the type of its default")
-    if item.metadata.get("size"):
-        return section.size(key, default)
     bounds = {name: item.metadata[name] for name in ("least", "most") if name in item.metadata}
+    if item.metadata.get("size"):
+        return section.size(key, default, **bounds)
     return section.integer(key, default, **bounds)

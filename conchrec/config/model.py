@@ -266,6 +266,11 @@ class Limits:
     target_handshakes: int = 8
     """How many key exchanges with one target may be in progress. sshd itself begins to drop connections at
     10 (`MaxStartups`)."""
+    rekey_bytes: int = field(default=1 << 30, metadata={**SIZE, "least": 1})
+    """After this many bytes in both directions together, the proxy renews the keys of a connection, with
+    users and with targets; at least 1MiB. sshd's `RekeyLimit`."""
+    rekey_time: timedelta = timedelta(hours=1)
+    """After this time the proxy renews the keys of a connection, with users and with targets."""
     connect_timeout: timedelta = timedelta(seconds=30)
     """How long a connection to a target may take, from the first attempt to the end of the key exchange."""
     keepalive_interval: timedelta = timedelta(minutes=5)

@@ -179,7 +179,7 @@ def test_has_defaults_for_all_but_users_and_roles(read: Read) -> None:
     assert (it.public, it.notice) == (None, "Sessions are recorded.")
     assert it.limits == Limits(
         login_time=timedelta(minutes=2), tries=6, unauthenticated=Startups(), per_address=250,
-        target_handshakes=8,
+        target_handshakes=8, rekey_bytes=1 << 30, rekey_time=timedelta(hours=1),
         connect_timeout=timedelta(seconds=30),
     )  # fmt: skip
     assert it.users == {}
@@ -543,6 +543,10 @@ def test_requires_users_and_roles(read: Read) -> None:
         (NOBODY + "limits: {login_time: soon}\n",
          ["3 limits.login_time: invalid duration 'soon': write it like 30s, 15m, 12h or 90d"]),
         (NOBODY + "limits: {logintime: 3s}\n", ["3 limits.logintime: unknown key; did you mean login_time?"]),
+        (NOBODY + "limits: {rekey_bytes: 1000KiB}\n",
+         ["3 limits.rekey_bytes: invalid size '1000KiB': must be at least 1MiB"]),
+        (NOBODY + "limits: {rekey_bytes: 0}\n",
+         ["3 limits.rekey_bytes: invalid size '0': must be at least 1MiB"]),
         (NOBODY + "recordings: {min_free: 5}\n",
          ["3 recordings.min_free: invalid size '5': write it with a unit, like 500MiB, 2GiB or 10GB"]),
         (NOBODY + "trusted_hosts: {authorities: [nix.pub]}\n",

@@ -106,6 +106,8 @@ class TargetServer:
             userauth=lambda: self._userauth,
             clock=self._services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
+            rekey_bytes=config.limits.rekey_bytes,
+            rekey_time=config.limits.rekey_time,
             share=self._services.turns.of_user(access.identity.user),
         )
         self._login.upstream = self.upstream

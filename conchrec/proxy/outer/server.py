@@ -121,6 +121,8 @@ class OuterConnection:
             userauth=lambda: self._userauth,
             clock=self._services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
+            rekey_bytes=config.limits.rekey_bytes,
+            rekey_time=config.limits.rekey_time,
             early_packet=MAX_CLEAR,
             share=self._services.turns.of_address(counted_as(self.source)),
         )

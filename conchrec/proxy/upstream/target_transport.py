@@ -31,6 +31,7 @@ class HostKeyCheck:
 def new_transport(access: TargetAccess) -> tuple[ClientTransport, HostCheck]:
     """A transport to a target, and the check of its host key. ``start`` sends the identification string."""
     services = access.services
+    limits = access.settings.config.limits
     trust = services.trust(access.target, access.destination.addresses)
     check = HostKeyCheck(trust, access.target, services.now)
     algorithms = algorithms_of(access)
@@ -43,6 +44,8 @@ def new_transport(access: TargetAccess) -> tuple[ClientTransport, HostCheck]:
         host_key_algorithms=trust.algorithms_for(access.target, sha1=algorithms.sha1),
         identification=None,
         clock=services.clock,
+        rekey_bytes=limits.rekey_bytes,
+        rekey_time=limits.rekey_time,
         share=services.turns.of_user(access.identity.user),
     )
     return transport, check
