@@ -23,6 +23,7 @@ from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.agent_messages import SessionBinding
 from conchrec.ssh.algorithms import Algorithms
+from conchrec.ssh.blocked_messages import BlockedMessages
 from conchrec.ssh.compression import DELAYED
 from conchrec.ssh.framing import InboundPackets, OutboundPackets
 from conchrec.ssh.kex_methods import KexMethod, ModularPowers, SntrupKeyPairs, kex_hash, new_kex_method
@@ -60,8 +61,6 @@ KEXINIT_WAIT = timedelta(milliseconds=100)
 #: replies can wait.
 MAX_BLOCKED = 8 * 1024 * 1024
 MAX_BLOCKED_EARLY = 256 * 1024
-#: The cost of a waiting message in addition to its payload, in bytes.
-_OVERHEAD = 128
 #: When this many bytes wait, the producers are paused.
 HOLD_AT = 1024 * 1024
 _NEVER = float("inf")
@@ -128,29 +127,6 @@ class KexRun:
     ignores_guess: bool = False
 
 
-class BlockedMessages:
-    """Messages that wait for new keys, in order."""
-
-    def __init__(self) -> None:
-        self._messages: list[tuple[int, bytes]] = []
-        #: The payload bytes and the overhead of the messages.
-        self.cost = 0
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    def add(self, number: int, payload: bytes) -> None:
-        """Add a message."""
-        self._messages.append((number, payload))
-        self.cost += len(payload) + _OVERHEAD
-
-    def take(self) -> list[tuple[int, bytes]]:
-        """Remove and return all messages."""
-        messages, self._messages = self._messages, []
-        self.cost = 0
-        return messages
-
-
 class KeyExchange(ABC):
     """The successive key exchanges of one side.
 
@@ -176,6 +152,7 @@ class KeyExchange(ABC):
         self._allowance = RekeyAllowance()
         #: The computation that must finish before the next message of the peer is handled.
         self._computing: Deferred[Any] | None = None
+        self._is_logged_in = False
         #: Start a new exchange after this many bytes under the current keys.
         self._rekey_at = _NEVER
         self.blocked = BlockedMessages()
@@ -234,6 +211,14 @@ class KeyExchange(ABC):
     def begin(self) -> None:
         """Start a key exchange, unless one is in progress."""
         self.handle_event(KexEvent.BEGIN)
+
+    def log_in(self) -> None:
+        """Renew keys by volume and time from now on. Called at USERAUTH_SUCCESS.
+
+        During the login OpenSSH starts no key exchange, and its client rejects one.
+        """
+        self._is_logged_in = True
+        self._enter(self.phase)
 
     def begin_if_due(self) -> None:
         """Start a key exchange if many bytes were sent under the current keys. Called after each message."""
@@ -294,8 +279,10 @@ class KeyExchange(ABC):
         """Change the phase."""
         self.phase = phase
         self.is_open = TABLE[phase, KexEvent.MESSAGE] is KexAction.SEND
-        idle = phase in (ExchangePhase.IDLE, ExchangePhase.PAUSED)
-        self._rekey_at = self._settings.rekey_bytes if idle else _NEVER
+        renews = self._is_logged_in and phase in (ExchangePhase.IDLE, ExchangePhase.PAUSED)
+        self._rekey_at = self._settings.rekey_bytes if renews else _NEVER
+        if renews:
+            self._timers.start("rekey", self._settings.rekey_time.total_seconds(), self._begin_by_time)
 
     def _ignore(self) -> None:  # noqa: B027  # a row of the table that does nothing
         """Do nothing: an exchange is in progress."""
@@ -418,7 +405,6 @@ class KeyExchange(ABC):
             raise _violation(KexEvent.NEWKEYS)
         self._inbound.renew()
         self._enter(ExchangePhase.IDLE)
-        self._timers.start("rekey", self._settings.rekey_time.total_seconds(), self._begin_by_time)
 
     def _begin_by_time(self) -> None:
         """Start a key exchange because the keys are old, or because the peer sent no KEXINIT."""

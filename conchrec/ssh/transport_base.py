@@ -217,6 +217,7 @@ class SSHTransport(Protocol):
             self.outbound.log_in()
             self.inbound.log_in()
             self._reader.log_in()
+            self.kex.log_in()
             self._set_read_size()
 
     def _send_identification(self) -> None:

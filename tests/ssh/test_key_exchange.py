@@ -341,6 +341,8 @@ def test_cancels_computation_when_connection_ends() -> None:
 
 def test_begins_once_after_rekey_bytes() -> None:
     both = Both().first()
+    both.server.log_in()
+    both.client.log_in()
     both.at_server.outbound.counted = REKEY_BYTES // 2
     both.at_server.inbound.counted = REKEY_BYTES // 2
     both.server.begin_if_due()
@@ -356,6 +358,8 @@ def test_begins_once_after_rekey_bytes() -> None:
 
 def test_begins_after_rekey_time() -> None:
     both = Both().first()
+    both.server.log_in()
+    both.client.log_in()
     both.clock.advance(REKEY_TIME.total_seconds() - 1)
     both.client.begin()
     both.run()

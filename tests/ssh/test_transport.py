@@ -510,7 +510,7 @@ def test_leaves_no_timer_after_end(when: str) -> None:
     elif when == "secure":
         pair.pump()
     elif when in ("service", "leaving"):
-        pair.secure()
+        pair.log_in()
     if when == "leaving":
         pair.server.loseConnection()
     assert pair.clock.getDelayedCalls()

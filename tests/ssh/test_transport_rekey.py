@@ -33,7 +33,7 @@ def number(value: int, size: int = 200) -> bytes:
 )
 def test_rekeys_without_loss_while_both_sides_talk(server: int, client: int, chunk: int) -> None:
     """Either side or both start the exchange while both send; nothing is lost, and the order is kept."""
-    pair = Pair(algorithms=MODERN, chunk=chunk, server_rekey_bytes=server, client_rekey_bytes=client).secure()
+    pair = Pair(algorithms=MODERN, chunk=chunk, server_rekey_bytes=server, client_rekey_bytes=client).log_in()
     session_id = pair.client.session_id
     count = 200
     for value in range(count):
@@ -51,7 +51,7 @@ def test_rekeys_without_loss_while_both_sides_talk(server: int, client: int, chu
 
 def test_rekeys_when_only_receiving() -> None:
     """A side that sends nothing also starts an exchange at the limit."""
-    pair = Pair(server_rekey_bytes=5_000).secure()
+    pair = Pair(server_rekey_bytes=5_000).log_in()
     for _ in range(20):
         pair.client.sendPacket(DATA, bytes(1000))
         pair.pump()
@@ -109,7 +109,7 @@ def test_accepts_messages_under_old_keys_until_newkeys(chunk: int) -> None:
 
 def test_rekeys_by_time() -> None:
     """After an hour, with one timer, however many exchanges there were before."""
-    pair = Pair(server_rekey_bytes=5_000).secure()
+    pair = Pair(server_rekey_bytes=5_000).log_in()
     for _ in range(50):
         pair.client.sendPacket(DATA, bytes(1000))
         pair.pump()
@@ -127,8 +127,24 @@ def test_rekeys_by_time() -> None:
     assert pair.server.rekeys == before + 2
 
 
+def test_renews_no_keys_during_login() -> None:
+    """OpenSSH's client rejects a KEXINIT there. The time starts again with the end of the login."""
+    pair = Pair(server_rekey_bytes=5_000, client_rekey_bytes=5_000).secure()
+    for _ in range(20):
+        pair.client.sendPacket(DATA, bytes(1000))
+        pair.pump()
+    pair.clock.advance(REKEY_TIME.total_seconds())
+    pair.pump()
+    assert pair.server.rekeys == pair.client.rekeys == 0
+    pair.log_in()
+    assert pair.server.rekeys == pair.client.rekeys == 1
+    pair.clock.advance(REKEY_TIME.total_seconds())
+    pair.pump()
+    assert pair.server.rekeys == pair.client.rekeys == 2
+
+
 def test_ignores_rekey_time_during_exchange() -> None:
-    pair = Pair().secure()
+    pair = Pair().log_in()
     pair.server.rekey()
     pair.clock.advance(REKEY_TIME.total_seconds())
     pair.pump()
@@ -247,7 +263,7 @@ def test_prefers_cipher_of_server_that_client_supports(offered: tuple[bytes, ...
     """The client's order decides among the ciphers that the server offers. Later exchanges keep it."""
     pair = Pair(
         algorithms=replace(MODERN, ciphers=offered), server_algorithms=PREFERENCE, client_rekey_bytes=20_000
-    ).secure()
+    ).log_in()
     assert ciphers(pair) == ((agreed,), (agreed,))
     for value in range(100):
         pair.client.sendPacket(DATA, number(value, 1000))
