@@ -1,6 +1,6 @@
-"""``python -m bench [NAME …]``: conchrec beside its yardstick, by all benchmarks or those named.
+"""``python -m bench [NAME …]``: run all benchmarks, or those that are named.
 
-Ends with 1 where something broke, and with ``--gate`` where a ratio is worse than noise explains.
+The exit status is 1 if a benchmark failed, and with ``--gate`` also if a figure misses its bar.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,21 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 
-from bench import bulk, commands, echo, find, hostile, idle, logins, machine, rekeys, report, slow
+from bench import (
+    bulk,
+    commands,
+    echo,
+    find,
+    hostile,
+    idle,
+    logins,
+    machine,
+    rekeys,
+    report,
+    results,
+    sftp_requests,
+    slow,
+)
 from bench.benchmark import FULL, QUICK, Benchmark, Effort, Run
 from bench.figures import Outcome, missed_at_gate
 from bench.legs import negotiated
@@ -31,7 +45,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     bulk.UPLOAD,
     bulk.SCP,
     bulk.SFTP,
-    bulk.CPU,
+    sftp_requests.SFTP_REQUESTS,
     logins.PROMPTS,
     logins.CONNECTIONS,
     logins.POST_QUANTUM,
@@ -49,26 +63,37 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     made = argparse.ArgumentParser(
-        prog="python -m bench", description="conchrec by the side of ssh -J through a stock sshd"
+        prog="python -m bench", description="Compare conchrec with ssh -J through a stock sshd."
     )
-    made.add_argument("names", nargs="*", metavar="NAME", help="all but the longest, where none is named")
-    made.add_argument("--list", action="store_true", help="say which benchmarks there are")
-    made.add_argument("--rounds", type=int, metavar="N", help="how often each is measured")
-    made.add_argument("--size", type=parse_size, metavar="SIZE", help="of each transfer: 1GB, 64MiB")
     made.add_argument(
-        "--only", action="append", default=[], metavar="KIND", help="of the floods of `hostile`, this one"
+        "names", nargs="*", metavar="NAME", help="benchmarks to run (default: all that are not marked --full)"
+    )
+    made.add_argument("--list", action="store_true", help="list the benchmarks")
+    made.add_argument("--rounds", type=int, metavar="N", help="rounds of each benchmark (default: 7)")
+    made.add_argument(
+        "--size", type=parse_size, metavar="SIZE", help="size of each transfer: 1GB, 64MiB (default: 1GB)"
+    )
+    made.add_argument(
+        "--only", action="append", default=[], metavar="KIND", help="of the floods of hostile, only this kind"
     )
     made.add_argument("--full", action="store_true", help="also 5,000 sessions, and 20 GB in one connection")
-    made.add_argument("--gate", action="store_true", help="small and quick; 1 where a ratio is far off")
-    made.add_argument("--json", action="store_true", help="results for machines, on stdout")
     made.add_argument(
-        "--results", nargs="?", type=Path, const=RESULTS, metavar="FILE", help=f"write {RESULTS.name}"
+        "--gate", action="store_true", help="small sizes; exit with 1 if a figure misses the bar for CI"
+    )
+    made.add_argument("--json", action="store_true", help="print the results as JSON on stdout")
+    made.add_argument(
+        "--results",
+        nargs="?",
+        type=Path,
+        const=RESULTS,
+        metavar="FILE",
+        help=f"write the results to FILE (default: {RESULTS.name}); sections of other benchmarks are kept",
     )
     return made
 
 
 def effort_of(args: argparse.Namespace) -> Effort:
-    """How much these arguments ask for."""
+    """Return the sizes that the arguments select."""
     effort = QUICK if args.gate else FULL if args.full else Effort()
     if args.only:
         effort = replace(effort, only=tuple(args.only))
@@ -78,28 +103,27 @@ def effort_of(args: argparse.Namespace) -> Effort:
 
 
 def chosen(args: argparse.Namespace) -> list[Benchmark]:
-    """Which are to be run, in the order of the list."""
+    """Return the benchmarks to run, in the order of the list."""
     if args.names:
         return [benchmark for benchmark in BENCHMARKS if benchmark.name in args.names]
-    if args.gate:
-        return [benchmark for benchmark in BENCHMARKS if benchmark.in_gate]
-    return [benchmark for benchmark in BENCHMARKS if args.full or not benchmark.only_named]
+    long = args.full or args.gate
+    return [benchmark for benchmark in BENCHMARKS if long or not benchmark.only_named]
 
 
 class Progress:
-    """One line on a terminal that says where we are; nothing elsewhere."""
+    """A line on the terminal that shows the progress; nothing if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
 
     def say(self, text: str) -> None:
-        """Show a text in place of the one before."""
+        """Replace the line."""
         if self._shown:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 async def measure(benchmark: Benchmark, effort: Effort, progress: Progress) -> Outcome:
-    """In a directory and with servers of its own, all gone afterwards."""
+    """Run a benchmark in a directory and with servers of its own, and end these."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="conchrec-bench-") as name:
         stage = Stage(directory=Path(name))
@@ -128,6 +152,25 @@ async def legs() -> dict[str, str]:
             await stage.close()
 
 
+def write_results(
+    path: Path,
+    outcomes: Sequence[Outcome],
+    described: Mapping[str, str],
+    agreed: Mapping[str, str],
+    command: str,
+    *,
+    rows: bool = False,
+) -> None:
+    """Replace the sections of these benchmarks in the file; ``rows``: only the rows of these floods."""
+    sections = results.read_page(path.read_text()) if path.exists() else {}
+    sections[results.LEGS] = results.legs_section(agreed, described, command)
+    for outcome in outcomes:
+        section, old = results.outcome_section(outcome, described, command), sections.get(outcome.benchmark)
+        sections[outcome.benchmark] = old.with_rows(section) if old and rows else section
+    names = [results.LEGS, *(benchmark.name for benchmark in BENCHMARKS)]
+    path.write_text(results.make_page(sections, names))
+
+
 async def run(args: argparse.Namespace, words: Sequence[str]) -> int:
     """Run the chosen benchmarks and print the report; return the exit status."""
     progress, effort = Progress(), effort_of(args)
@@ -141,7 +184,7 @@ async def run(args: argparse.Namespace, words: Sequence[str]) -> int:
         except CancelledError:
             raise
         except Exception:
-            # The others are run anyway.
+            # The other benchmarks run anyway.
             traceback.print_exc()
             broken = True
             continue
@@ -151,25 +194,29 @@ async def run(args: argparse.Namespace, words: Sequence[str]) -> int:
         print(report.as_json(outcomes, described, agreed))
     if args.results:
         command = shlex.join(["python", "-m", "bench", *words])
-        args.results.write_text(report.markdown(outcomes, described, agreed, command))
+        write_results(args.results, outcomes, described, agreed, command, rows=bool(args.only))
     missed = missed_at_gate(outcomes) if args.gate else []
     for outcome, figure in missed:
         assert figure.gate is not None
-        print(f"missed: {outcome.benchmark}, {figure.name}: {figure.gate.text(figure.unit)}", file=sys.stderr)
+        print(
+            f"missed: {outcome.benchmark}, {figure.name}: {figure.gate.text(figure.unit)}, in"
+            f" {figure.gate.missed_rounds(figure)} of {len(figure.ours)} rounds",
+            file=sys.stderr,
+        )
     return 1 if broken or missed else 0
 
 
 def main(words: Sequence[str]) -> int:
     """Run benchmarks by these arguments; return the exit status."""
-    reading = parser()
-    args = reading.parse_args(words)
+    words_parser = parser()
+    args = words_parser.parse_args(words)
     known = {benchmark.name for benchmark in BENCHMARKS}
     if unknown := set(args.names) - known:
-        reading.error(f"no such benchmark: {', '.join(sorted(unknown))} (see --list)")
+        words_parser.error(f"no such benchmark: {', '.join(sorted(unknown))} (see --list)")
     if args.rounds is not None and args.rounds < 1:
-        reading.error("--rounds: at least one")
+        words_parser.error("--rounds: at least one")
     if args.size is not None and args.size < 1:
-        reading.error("--size: at least one byte")
+        words_parser.error("--size: at least one byte")
     if args.list:
         for benchmark in BENCHMARKS:
             print(f"{benchmark.name:<13}{benchmark.about}{' (--full)' if benchmark.only_named else ''}")
@@ -191,7 +238,7 @@ def main(words: Sequence[str]) -> int:
             over.callback(None)
 
     def interrupted(running: Deferred[None]) -> Deferred[None]:
-        """Somebody has pressed ^C: the programs that were started end first."""
+        """End the programs that were started before the reactor stops (^C)."""
         running.cancel()
         return over
 

@@ -1,4 +1,4 @@
-"""What a benchmark is, and what it is given to run with."""
+"""The type of a benchmark, and the sizes with which it runs."""
 
 from __future__ import annotations
 
@@ -15,35 +15,40 @@ KIB = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much is measured."""
+    """The sizes of the benchmarks."""
 
-    rounds: int = 3
+    rounds: int = 7
+    """Rounds, in each of which conchrec and the yardstick are measured once."""
     size: int = GB
     """Bytes of one transfer."""
     long_size: int = 20 * GB
     """Bytes of the connection with rekeys."""
     connections: int = 200
-    """Connections of the crowd, in one round."""
+    """Connections of the crowd of clients, in one round."""
     clients: int = 50
-    """How many of those at one time."""
+    """Clients of the crowd, which connect at the same time."""
     logins: int = 20
-    """One after the other, in one round: prompts, and connections whose CPU is counted."""
+    """Logins one after the other whose CPU time is measured, in one round."""
+    prompts: int = 20
+    """Logins one after the other whose time is measured, in one round."""
     keys: int = 1000
-    """Keys that are typed, in one round."""
+    """Keys that are typed in one round."""
+    requests: int = 500
+    """SFTP requests in one round."""
     sessions: tuple[int, ...] = (100, 1000)
-    """Idle sessions at which memory is looked at."""
+    """Numbers of idle sessions at which memory is measured."""
     slow: float = 60.0
-    """Seconds of reading slowly."""
+    """Seconds for which a slow reader reads, in one round."""
     recordings: int = 10_000
-    """How many there are to be found."""
+    """Recordings among which commands search."""
     flood: float = 3.0
-    """Seconds of typing beside each flood."""
+    """Seconds of typing during each flood."""
     flood_logins: int = 3
-    """Logins beside each flood."""
+    """Logins during each flood."""
     only: tuple[str, ...] = ()
-    """Kinds of floods; all, where none is named."""
+    """Kinds of floods; empty for all."""
     gate: bool = False
-    """Only what a gate needs: no yardstick where none is judged by it."""
+    """Leave out what the gate does not judge: some floods, and floods of the yardstick."""
 
     def with_size(self, size: int) -> Effort:
         """Return the same effort with transfers of this size."""
@@ -52,34 +57,37 @@ class Effort:
 
 FULL = Effort(sessions=(100, 1000, 5000))
 QUICK = Effort(
-    size=96 * MB,
+    size=64 * MB,
     long_size=400 * MB,
-    connections=50,
+    connections=25,
     clients=25,
     logins=5,
-    keys=150,
+    prompts=2,
+    keys=60,
+    requests=200,
     sessions=(50, 200),
-    slow=8.0,
+    slow=3.0,
+    recordings=500,
     flood=1.5,
     flood_logins=1,
     gate=True,
 )
-"""For ``--gate``."""
+"""For ``--gate``: all benchmarks together take less than ten minutes on two cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run of one benchmark."""
+    """What a benchmark runs with."""
 
     stage: Stage
     effort: Effort
     say: Callable[[str], None]
-    """Say where it is, on the screen."""
+    """Shows the progress on the terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What comes of it."""
+    """The result of a benchmark. ``notes`` say how the figures were measured."""
 
     figures: Sequence[Figure]
     notes: Sequence[str] = ()
@@ -87,10 +95,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """``only_named``: takes so long that it is run with ``--full``, or where it is named."""
+    """A benchmark that ``python -m bench NAME`` runs.
+
+    ``only_named``: it takes so long that it runs only if it is named, with ``--full``, or with ``--gate``,
+    where it is small.
+    """
 
     name: str
     about: str
     run: Callable[[Run], Awaitable[Measured]]
     only_named: bool = False
-    in_gate: bool = True

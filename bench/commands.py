@@ -1,4 +1,4 @@
-"""Commands that do little: the CPU of a new process, beside that of a Python that does nothing."""
+"""CPU time of conchrec commands that do little, compared with a Python that does nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMMANDS = ("--help", "recordings ls --help", "can joe root@10.0.0.1", "config 
 
 
 def _cpu(command: Sequence[str]) -> float:
-    """Milliseconds of user and system time. AssertionError where the command fails. Blocks."""
+    """Run a command; return its user and system time in milliseconds. Blocks."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -40,8 +40,8 @@ async def _commands(run: Run) -> Measured:
     start = [*python, "from conchrec.cli.main import run; run()", "-c", str(config)]
     ours: dict[str, list[float]] = {words: [] for words in _COMMANDS}
     base: list[float] = []
-    for number in range(run.effort.rounds * 3):
-        run.say(f"round {number + 1}")
+    for number in range(run.effort.rounds):
+        run.say(f"round {number + 1} of {run.effort.rounds}")
         base.append(await deferToThread(_cpu, [*python, "pass"]))
         for words, values in ours.items():
             values.append(await deferToThread(_cpu, [*start, *words.split()]))

@@ -21,7 +21,7 @@ from statistics import median
 from twisted.internet.defer import Deferred
 
 from bench.benchmark import KIB, Benchmark, Effort, Measured, Run
-from bench.echo import COMMAND, PAUSE, READY
+from bench.echo import PAUSE, open_terminal
 from bench.figures import Bar, Figure, at_most, percentile
 from bench.hostile_client import STRANGERS
 from bench.hostile_plan import NOTES, Plan
@@ -474,19 +474,6 @@ async def _lock(floods: Floods, row: Row, flood: Process) -> float:
         return await floods.lock_time(idle)
     finally:
         await idle.stop()
-
-
-def open_terminal(route: Route) -> Terminal:
-    """Start a session on a terminal, and wait until its command is ready."""
-    terminal = Terminal(route.command("-tt", HOST, COMMAND), route.env)
-    try:
-        terminal.read_until(READY + b"\n")
-    except BaseException:
-        terminal.close()
-        raise
-    for _ in range(20):
-        terminal.key()
-    return terminal
 
 
 HOSTILE = Benchmark(

@@ -91,9 +91,10 @@ async def _idle(run: Run) -> Measured:
             name=f"memory of a session, {count}",
             unit="KiB",
             ours=tuple(each[count]),
-            must=at_most(100),
-            aim=at_most(48),
-            gate=at_most(200),
+            must=at_most(64),
+            aim=at_most(40),
+            # 1.6 times what must be reached.
+            gate=at_most(100),
         )
         for count in counts
     ]

@@ -1,4 +1,4 @@
-"""What the measurements were made on."""
+"""The machine and the versions of a measurement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.proxy import ROOT
 
 
 async def describe() -> dict[str, str]:
-    """For people: name and value, in the order in which they are shown."""
+    """Return names and values, in the order in which they are shown."""
     openssh = (await run("ssh", "-V")).errors.strip()
     head = (await run("git", "-C", ROOT, "rev-parse", "--short", "HEAD")).text.strip()
     edited = (await run("git", "-C", ROOT, "status", "--porcelain", "conchrec")).text.strip()

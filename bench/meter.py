@@ -1,4 +1,4 @@
-"""What the kernel knows about a process: CPU and memory, from /proc."""
+"""CPU time, memory and output of a process, from /proc."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of the process and of those of its children that have ended."""
+    """Return user and system time of a process and of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15]) / _TICKS
 
 
 def cpu_of_family(pid: int) -> float:
-    """The same, with those of its children that still run, and theirs."""
+    """Return user and system time of a process and of all its descendants."""
     total = cpu_seconds(pid)
     for child, _ in descendants(pid):
         try:
             total += cpu_seconds(child)
         except (FileNotFoundError, ProcessLookupError):
-            pass  # it has ended: its parent has it by now
+            pass  # it has ended: its parent counts it now
     return total
 
 
 def resident(pid: int) -> int:
-    """Bytes of it that are in memory: exact, where VmRSS is rounded for each CPU."""
+    """Return the bytes of a process that are in memory (exact; VmRSS is rounded for each CPU)."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         name, _, rest = line.partition(":")
         if name == "Rss":
@@ -37,7 +37,7 @@ def resident(pid: int) -> int:
 
 
 def written(pid: int) -> int:
-    """Bytes that it has handed to write(2), wherever to."""
+    """Return the bytes that a process has given to write(2)."""
     for line in Path(f"/proc/{pid}/io").read_text().splitlines():
         name, _, rest = line.partition(":")
         if name == "wchar":

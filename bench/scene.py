@@ -1,20 +1,21 @@
-"""A target and the two ways to it: through conchrec, which records, and a stock sshd, which does not.
+"""A target and two routes to it: through conchrec, which records, and through a stock sshd, which does not.
 
-Both are ``ssh -J`` with the same client, key and agent; both servers in the middle are their own processes.
+Both are ``ssh -J`` with the same client, key and agent. Each server in the middle is a process of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from bench.meter import cpu_of_family, resident
-from tests.support.client import AccessMethod
+from tests.support.client import AccessMethod, Person
 from tests.support.house import House, build
 from tests.support.process import Process, Result, descendants, environment, run
 from tests.support.proxy import Settings
@@ -26,14 +27,16 @@ HOST = "web1"
 PROMPT = "bench> "
 CURVE25519 = "curve25519-sha256"
 SNTRUP761 = "sntrup761x25519-sha512@openssh.com"
-#: The longest that one transfer may take.
+#: Seconds that one transfer may take.
 PATIENCE = 3600.0
-#: A server that has used no CPU for so long has nothing to do.
+#: A server that used no CPU for this many seconds is idle.
 CALM = 0.3
+
+R = TypeVar("R", bound="Route")
 
 
 class Route:
-    """One way to the target. ``options`` are words of ssh, scp and sftp alike."""
+    """One route to the target. ``options`` are arguments of ssh, scp and sftp."""
 
     def __init__(
         self, name: str, stage: Stage, options: Sequence[str], env: dict[str, str], middle: Process
@@ -43,15 +46,16 @@ class Route:
         self.env = env
         self._stage = stage
         self._middle = middle
+        self._master: Process | None = None
 
     @property
     def pid(self) -> int:
-        """Of the server in the middle."""
+        """Return the process id of the server in the middle."""
         return self._middle.pid
 
     @property
     def cpu(self) -> float:
-        """Seconds that the server in the middle has used, with the processes that it has for its users."""
+        """Return the CPU seconds of the server in the middle, with those of its child processes."""
         return cpu_of_family(self.pid)
 
     @property
@@ -60,13 +64,13 @@ class Route:
         return resident(self.pid)
 
     def command(self, *words: str) -> list[str]:
-        """``ssh HOST WORDS``; options may come before the host's name: ``command("-tt", HOST)``."""
+        """Return the command ``ssh OPTIONS WORDS``; the host is a word: ``command("-tt", HOST)``."""
         return ["ssh", *self.options, *words]
 
     async def ssh(
         self, *words: str, stdin: bytes | Path = b"", stdout: Path | None = None, well: bool = True
     ) -> Result:
-        """Run it to its end; with ``well`` anything but exit 0 is an AssertionError."""
+        """Run ssh to its end; ``well``: raise AssertionError unless it exits with 0."""
         return await self.program("ssh", *words, stdin=stdin, stdout=stdout, well=well)
 
     async def program(
@@ -84,30 +88,51 @@ class Route:
         return done.check() if well else done
 
     def start(self, *words: str, stdout: Path | None = None, stdin: bytes | None = b"") -> Process:
-        """An ssh that goes on; ended with the stage."""
+        """Start ssh; the stage ends it."""
         process = Process(self.command(*words), env=self.env, stdin=stdin, stdout=stdout)
         self._stage.at_end(process.stop)
         return process
 
     async def keep_open(self) -> None:
-        """Log in once; all that follows goes through that connection (ControlMaster)."""
+        """Log in; from now on all commands use this connection (ControlMaster), until ``close``."""
         control = self._stage.short / self._stage.unique("control")
         shared = ("-o", f"ControlPath={control}")
         master = self.start("-N", "-M", *shared, HOST)
         await fact(lambda: control.is_socket() or not master.is_running, lambda: f"no login:\n{master}")
         assert master.is_running, f"no login:\n{master}"
+        self._master = master
         self.options = (*self.options, *shared)
 
+    async def close(self) -> None:
+        """Close the connection that ``keep_open`` opened."""
+        assert self._master is not None, "keep_open was not called"
+        await self._master.stop()
+        self._master = None
+        self.options = self.options[:-2]
+
+    def with_client(self: R, line: str) -> R:
+        """Return a route whose client has a line of ssh_config for all its connections, before the others.
+
+        An option of the command line would not reach the ssh that ``-J`` starts.
+        """
+        flag, config, *options = self.options
+        assert flag == "-F"
+        text = f"Host *\n    {line}\n{Path(config).read_text()}"
+        route = copy(self)
+        path = self._stage.file(f"{self._stage.unique('ssh_config')}/config", text)
+        route.options = (flag, str(path), *options)
+        return route
+
     async def settled(self) -> None:
-        """Wait until everybody has gone, and nothing is left to be done for them."""
+        """Wait until no connection is left, and no work for former ones."""
         raise NotImplementedError
 
     async def tidy(self) -> None:
-        """Wait until all that was done is written down, and remove that: the next one finds the same."""
+        """Wait until all recordings are complete, and remove them, so that all rounds start alike."""
         raise NotImplementedError
 
     async def calm(self) -> None:
-        """Wait until it does nothing, though somebody may be connected."""
+        """Wait until the server in the middle is idle; clients may be connected."""
         before = -1.0
         while (now := self.cpu) != before:
             before = now
@@ -115,21 +140,21 @@ class Route:
 
 
 class Tunnel(Route):
-    """The yardstick: nothing is recorded, nothing is asked."""
+    """The yardstick, through a stock sshd. It does not record."""
 
     async def settled(self) -> None:
         """Wait until no connection is left."""
         await fact(lambda: not descendants(self.pid), "connections are left on the sshd in the middle")
 
     async def tidy(self) -> None:
-        """Nothing is written."""
+        """Do nothing: there are no recordings."""
 
 
 class Recorded(Route):
-    """Through conchrec."""
+    """The route through conchrec; ``person``: the user, if not the house's joe."""
 
-    def __init__(self, name: str, house: House, method: AccessMethod) -> None:
-        client = house.client(method)
+    def __init__(self, name: str, house: House, method: AccessMethod, person: Person | None = None) -> None:
+        client = house.client(method, person=person)
         assert house.proxy.process is not None
         super().__init__(name, house.stage, client.options, client.env, house.proxy.process)
         self._house = house
@@ -145,7 +170,7 @@ class Recorded(Route):
         await self.tidy()
 
     async def tidy(self) -> None:
-        """A recording is complete when it has its manifest."""
+        """Wait for the manifest of each recording, and remove both."""
         casts = self._house.proxy.casts()
         for path in casts:
             await fact(path.with_suffix(".json").exists, f"{path} is not finished", PATIENCE)
@@ -156,7 +181,7 @@ class Recorded(Route):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """Both ways, ready to be used."""
+    """Both routes."""
 
     house: House
     ours: Recorded
@@ -166,17 +191,21 @@ class Scene:
 
     @property
     def routes(self) -> tuple[Route, Route]:
-        """In the order in which they are measured; rounds turn it around."""
+        """Return both routes, in the order of the first round."""
         return (self.yardstick, self.ours)
 
     def turn(self, number: int) -> tuple[Route, Route]:
-        """For round ``number``: who is first changes, for the first one warms what the second one uses."""
+        """Return both routes in the order of a round; it changes, as the first route warms caches."""
         first, second = self.routes
         return (first, second) if number % 2 == 0 else (second, first)
 
     def ours_by(self, method: AccessMethod) -> Recorded:
-        """Another way in through the same proxy."""
+        """Return another route through the same proxy."""
         return Recorded(f"conchrec, {method.value}", self.house, method)
+
+    def with_client(self, line: str) -> Scene:
+        """Return a scene whose clients have a line of ssh_config for all their connections."""
+        return replace(self, ours=self.ours.with_client(line), yardstick=self.yardstick.with_client(line))
 
 
 async def make_scene(
@@ -188,11 +217,14 @@ async def make_scene(
     listen: Sequence[str] = (),
     exchange: str = CURVE25519,
 ) -> Scene:
-    """``settings``: of the proxy, on top of its configuration; ``listen``: its further endpoints. ``sshd``:
-    lines for the target and for the one in the middle. ``crowd``: the yardstick's sshds take more handshakes
-    at once than a stock one does (MaxStartups), which would drop some of them. ``exchange``: the key exchange
+    """Start the servers.
+
+    ``settings``: added to the proxy's configuration. ``listen``: further endpoints of the proxy. ``sshd``:
+    lines for the target and for the sshd in the middle. ``crowd``: the yardstick's sshds accept more
+    handshakes at once (MaxStartups) than a stock one, which would drop some. ``exchange``: the key exchange
     that the target offers. Its default is the same with every version of OpenSSH; sntrup761 is measured
-    apart."""
+    apart.
+    """
     of_target = [*sshd, f"KexAlgorithms {exchange}"]
     house = await build(stage, sshd=of_target, settings=settings, listen=listen)
     many = ["MaxStartups 1000"] if crowd else []

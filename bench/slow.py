@@ -1,4 +1,4 @@
-"""Memory of the proxy while somebody reads an endless stream slowly."""
+"""Memory of the proxy while a client reads an endless stream slowly."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.support.client import AccessMethod
 from tests.support.wait import in_thread
 
 MIB = KIB * KIB
-#: Bytes a second, and how often some of them are read.
+#: Bytes per second, and reads per second.
 RATE = 1000
 READS = 10
-STREAM = "yes 'an endless stream of text, of which nobody reads much'"
+STREAM = "yes 'an endless stream of text'"
 
 
 def _growth(route: Recorded, seconds: float) -> float:
-    """MiB that the proxy grows by, at most, while RATE bytes are read each second. Blocks."""
+    """Return the most MiB by which the proxy grows while RATE bytes are read per second. Blocks."""
     before = most = route.memory
     with subprocess.Popen(
         route.command(HOST, STREAM), env=route.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
@@ -61,8 +61,8 @@ async def _slow(run: Run) -> Measured:
             )
         ],
         notes=[
-            f"most resident memory in {run.effort.slow:g} s of reading, above that after one login; a new"
-            " proxy in each round",
+            f"the most resident memory during {run.effort.slow:g} s, minus the memory after one login; the"
+            " proxy is restarted before each round",
         ],
     )
 

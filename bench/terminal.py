@@ -1,6 +1,6 @@
-"""A program on a pseudo-terminal, driven by blocking calls: what is timed here waits for no reactor.
+"""A program on a pseudo-terminal, with blocking calls, so that no reactor delays what is timed.
 
-For threads (``in_thread``); nothing in here touches the reactor.
+For threads (``in_thread``); nothing here uses the reactor.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ PATIENCE = 60.0
 
 
 class Terminal:
-    """``began`` is when the program was started, by ``time.perf_counter``."""
+    """A program with a terminal of its own. ``began``: when it was started, by ``time.perf_counter``."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
         self._main, secondary = os.openpty()
-        self._heard = bytearray()
+        self._output = bytearray()
         try:
             self.began = time.perf_counter()
             self._process = subprocess.Popen(
@@ -37,21 +37,21 @@ class Terminal:
         os.write(self._main, data)
 
     def read_until(self, text: bytes) -> float:
-        """The time at which ``text`` was there; what came up to then is forgotten."""
+        """Wait for ``text`` in the output, drop all output so far, and return the time."""
         end = time.monotonic() + PATIENCE
-        while text not in self._heard:
+        while text not in self._output:
             self._wait(end, text)
             try:
                 data = os.read(self._main, 65536)
-            except OSError as error:  # EIO: the program has gone
-                raise AssertionError(f"it ended without saying {text!r}: {bytes(self._heard)!r}") from error
-            self._heard += data
+            except OSError as error:  # EIO: the program has ended
+                raise AssertionError(f"the program ended, no {text!r}: {bytes(self._output)!r}") from error
+            self._output += data
         now = time.perf_counter()
-        self._heard.clear()
+        self._output.clear()
         return now
 
     def key(self, byte: bytes = b"x") -> float:
-        """Type one, and wait until it is shown; seconds."""
+        """Type a byte and wait for its echo; return the seconds between."""
         began = time.perf_counter()
         self.write(byte)
         return self.read_until(byte) - began
@@ -59,10 +59,10 @@ class Terminal:
     def _wait(self, end: float, text: bytes) -> None:
         ready, _, _ = select.select([self._main], [], [], max(0.0, end - time.monotonic()))
         if not ready:
-            raise AssertionError(f"it does not say {text!r}: {bytes(self._heard)!r}")
+            raise AssertionError(f"no {text!r} from the program: {bytes(self._output)!r}")
 
     def close(self) -> None:
-        """End the program, by hanging up and then by force."""
+        """Close the terminal and end the program; kill it if it does not end."""
         os.close(self._main)
         self._process.terminate()
         try:
