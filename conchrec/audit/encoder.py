@@ -22,6 +22,8 @@ import re
 from dataclasses import fields
 from datetime import datetime, timezone
 
+import orjson
+
 from conchrec.audit.events import AuditEvent
 from conchrec.reasons import Reason
 from conchrec.text import escape_json
@@ -42,6 +44,8 @@ LONGEST = 64 * 1024
 _ALWAYS = frozenset({"user", "login", "target", "addr", "cid"})
 #: A string of so many letters exceeds no limit: an escape has at most 12 bytes.
 _SHORT = CUT_MINIMUM // 12
+#: Nor does a plain one of so many letters: only quotes and backslashes are escaped, with two bytes.
+_PLAIN = CUT_MINIMUM // 2
 
 #: The part of an escape that a cut may leave, and the first half of a surrogate pair.
 _HALF_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-f]{0,3})?)$")
@@ -70,7 +74,12 @@ def encode(event: AuditEvent, when: datetime) -> bytes:
                 values[name] = value
             if isinstance(value, Reason):
                 values[f"{name}_code"] = value.code.value
-    return _escaped(values)[:-1].encode("utf-8")
+    try:
+        # Much faster than json, with the same result; but it accepts no lone surrogates.
+        line = escape_json(orjson.dumps(values).decode("utf-8"))
+    except TypeError:
+        line = _escaped(values)
+    return line[:-1].encode("utf-8")
 
 
 def timestamp(when: datetime) -> str:
@@ -79,6 +88,9 @@ def timestamp(when: datetime) -> str:
 
 
 def _limit_text(name: str, value: str, values: dict[str, object]) -> None:
+    if len(value) <= _PLAIN and _is_plain(value):
+        values[name] = value
+        return
     limit = LIMITS.get(name, DEFAULT_LIMIT)
     sent = len(value[:limit].encode("utf-8", "surrogatepass"))
     kept = _prefix(value, min(limit, max(CUT_MINIMUM, 2 * sent)))
@@ -90,6 +102,9 @@ def _limit_text(name: str, value: str, values: dict[str, object]) -> None:
 
 
 def _limit_list(name: str, items: tuple[str, ...], values: dict[str, object]) -> None:
+    if len(items) <= LIST_ITEMS and len(text := "".join(items)) <= _PLAIN and _is_plain(text):
+        values[name] = list(items)
+        return
     kept: list[str] = []
     room = LIST_LIMIT
     for item in items[:LIST_ITEMS]:
@@ -122,6 +137,11 @@ def _prefix(value: str, limit: int) -> str:
     kept = json.loads(f'"{text}"')
     assert isinstance(kept, str)
     return kept
+
+
+def _is_plain(text: str) -> bool:
+    """Whether each character is written with at most two bytes."""
+    return text.isascii() and text.isprintable()
 
 
 def _bytes(text: str) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conchrec.audit import encoder
 from conchrec.audit.encoder import CUT_MINIMUM, DEFAULT_LIMIT, LIMITS, LIST_ITEMS, LIST_LIMIT, LONGEST
-from conchrec.audit.events import CATALOGUE, AuditEvent, AuthRefused, CaRotate, Exec, Sftp
+from conchrec.audit.events import CATALOGUE, AuditEvent, AuthRefused, CaRotate, Exec, SessionEnd, Sftp
 from conchrec.text import escape_json, is_printable
 from tests.support.auditlog import line
 
@@ -163,3 +163,11 @@ def test_spends_no_time_on_the_part_that_is_cut(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(encoder, "escape_json", count)
     line(Sftp(operation="read", path="\x7f" * 1_000_000, result="ok", other="\x7f" * 1_000_000), NOON)
     assert max(seen) < 100_000
+
+
+@given(ANY_TEXT, st.integers(0, 2**80), st.integers(0, 10**9))
+def test_writes_what_json_writes(text: str, size: int, milliseconds: int) -> None:
+    event = SessionEnd(reason=text, user=text[:9], stdout=size, duration=milliseconds / 1000)
+    written = line(event, NOON).decode()
+    same = json.dumps(json.loads(written), ensure_ascii=False, separators=(",", ":"))
+    assert written == escape_json(same) + "\n"
