@@ -11,9 +11,9 @@ import errno
 import os
 import secrets
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from conchrec.ownership import create
 
@@ -128,8 +128,7 @@ def read_regular(path: str | Path, limit: int, *, dir_fd: int | None = None) -> 
     return contents
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileStamp:
+class FileStamp(NamedTuple):
     """The identity and the times of a file: with another stamp, the file must be read again.
 
     ``changed`` is the ctime, which no program can set: it shows a change also if ``modified`` was restored.
@@ -143,17 +142,12 @@ class FileStamp:
     @classmethod
     def of(cls, status: os.stat_result) -> FileStamp:
         """The stamp of a file of which this is the status."""
-        return cls(
-            inode=status.st_ino,
-            size=status.st_size,
-            modified=status.st_mtime_ns,
-            changed=status.st_ctime_ns,
-        )
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     @classmethod
     def at(cls, path: Path) -> FileStamp | None:
         """The stamp of the file there; None without one. Follows links. Raises OSError."""
         try:
-            return cls.of(path.stat())
+            return cls.of(os.stat(path))
         except FileNotFoundError:
             return None

@@ -101,6 +101,7 @@ class Authority:
     ) -> None:
         self.created = created
         self._store = store
+        self._file = store.directory / _FILE
         self._cluster_name = cluster_name
         self._host_key = store.private(_HOST_KEY)
         self._now = now
@@ -156,7 +157,7 @@ class Authority:
         Raises ConfigError, and keeps the old keys, where the file or a new key cannot be read.
         """
         with self._lock:
-            stamp = FileStamp.at(self._store.directory / _FILE)
+            stamp = FileStamp.at(self._file)
             if self._keys and stamp == self._stamp:
                 return False
             rotations = _read(self._store.directory)
@@ -194,8 +195,10 @@ class Authority:
             return after
 
     def _current(self, role: CaKind) -> _Keys:
-        with contextlib.suppress(ConfigError):  # service.state_watch logs it
+        try:
             self.refresh()
+        except ConfigError:
+            pass  # service.state_watch logs it
         return self._keys[role]
 
     @property
@@ -239,8 +242,10 @@ class Authority:
 
     def revoked(self) -> Revoked:
         """Everything that is revoked now."""
-        with contextlib.suppress(ConfigError):  # service.state_watch logs it
+        try:
             self.revocations.refresh()
+        except ConfigError:
+            pass  # service.state_watch logs it
         return self.revocations.current
 
     def krl(self) -> bytes:
