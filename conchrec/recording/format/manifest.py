@@ -16,7 +16,7 @@ from conchrec.errors import RecordingError
 from conchrec.provenance import NOTHING_KNOWN, Provenance
 from conchrec.reasons import ReasonCode
 from conchrec.recording.format.coverage import NotKept
-from conchrec.recording.format.json_fields import as_mapping, as_number, as_text
+from conchrec.recording.format.json_fields import as_mapping, as_number, as_text, indented
 from conchrec.recording.format.transfer_account import Files
 
 VERSION = 1
@@ -201,7 +201,7 @@ class Manifest:
             fields["encrypted"] = {"to": list(self.encrypted)}
         fields["made_by"] = self.made_by
         # Escaped to ASCII, because people read this file with `cat`, and some of it comes from outside.
-        return json.dumps(fields, indent=1).replace("\x7f", "\\u007f").encode("ascii") + b"\n"
+        return indented(fields).replace("\x7f", "\\u007f").encode("ascii") + b"\n"
 
     @classmethod
     def parse(cls, text: bytes) -> Manifest:

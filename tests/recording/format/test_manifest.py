@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.errors import RecordingError
+from conchrec.recording.format.json_fields import indented
 from conchrec.recording.format.manifest import Manifest, Pty, Status, StreamTotals
 from conchrec.recording.format.transfer_account import Files, Operation
 
@@ -105,3 +107,14 @@ def test_rejects_invalid_times(moment: str) -> None:
     assert whole.count(written) == 2
     with pytest.raises(RecordingError):
         Manifest.parse(whole.replace(written, moment.encode(), 1))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+)
+
+
+@given(JSON)
+def test_indents_as_json_does(value: object) -> None:
+    assert indented(value) == json.dumps(value, indent=1)
