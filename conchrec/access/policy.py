@@ -25,12 +25,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 
-from conchrec.access.certificate_permits import SWITCHES_OF, permit_of
+from conchrec.access.certificate_permits import SWITCHES_OF
 from conchrec.access.locks import Lock
 from conchrec.access.login_names import LONGEST_LOGIN, USER, allows, denies, is_usable
 from conchrec.access.options import (
-    SHORTHANDS,
-    SWITCHES,
     Mfa,
     Record,
     RoleOptions,
@@ -56,6 +54,7 @@ from conchrec.text import escape
 _SHOWN_LOGINS = 8
 #: Makes foreign text safe for a terminal, and limits its length.
 _shown = partial(escape, limit=2 * LONGEST_LOGIN)
+_MEMORY_SIZE = 256
 #: The name of the role that stands for a user's certificate: names of real roles have no space.
 CERTIFICATE = "the certificate"
 
@@ -67,6 +66,10 @@ class Policy:
     roles: Mapping[str, Role] = field(default_factory=dict)
     ends: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
     locks: tuple[Lock, ...] = ()
+    #: Decisions that allow something, with their time: one login asks the same several times.
+    memory: dict[tuple[object, ...], tuple[datetime, Allow]] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
 
     def roles_of(self, identity: Identity, now: datetime) -> tuple[Role, ...]:
         """The roles of the identity that exist and have not ended."""
@@ -195,6 +198,31 @@ def decide(
 
 
 def _decide(
+    policy: Policy,
+    identity: Identity,
+    target: Target,
+    addresses: Sequence[str],
+    login: str | None,
+    source: str,
+    now: datetime,
+    other_ports: Sequence[int],
+) -> Decision:
+    """The decision; one that allowed the same holds until time alone may change it."""
+    # Identities are compared without what their certificates withhold.
+    question = (identity, identity.withheld, target, tuple(addresses), login, source, tuple(other_ports))
+    if (known := policy.memory.get(question)) is not None:
+        since, allow = known
+        if since <= now and (allow.until is None or now < allow.until):
+            return allow
+    decision = _compute_decision(policy, identity, target, addresses, login, source, now, other_ports)
+    if isinstance(decision, Allow):
+        if len(policy.memory) >= _MEMORY_SIZE:
+            policy.memory.clear()
+        policy.memory[question] = now, decision
+    return decision
+
+
+def _compute_decision(
     policy: Policy,
     identity: Identity,
     target: Target,
@@ -375,52 +403,6 @@ def _certificate_limits(identity: Identity) -> tuple[Role, ...]:
         return ()
     options = RoleOptions(switches=closed, max_sessions=None, record=Record.BEST_EFFORT)
     return (Role(name=CERTIFICATE, options=options),)
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedOption:
-    """Why an option is closed: the ``setting`` as it is written, and the ``rule`` for the audit.
-
-    ``permit`` is the missing extension, if the user's certificate closes the option.
-    """
-
-    setting: str
-    rule: str
-    permit: str = ""
-
-    @property
-    def why(self) -> str:
-        """The reason, for the user."""
-        if self.permit:
-            return f"your certificate has no {self.permit}"
-        if self.setting != "commands":
-            return f"{self.setting}: no"
-        return "commands: the role allows only listed commands"
-
-
-def closed_by(roles: Sequence[Role], option: str) -> ClosedOption:
-    """Which of the roles that together allow a login closes this option, a switch or ``commands``."""
-    settings = (option, *(short for short, names in SHORTHANDS.items() if option in names))
-
-    def find_setting(role: Role) -> str:
-        """The setting with which this role alone closes the option; empty where it does not."""
-        if role.options.switches.get(option) is False:
-            return next((name for name in settings if f"options.{name}" in role.lines), option)
-        has_commands = role.options.commands is not None
-        # A role with commands closes some options that are open by default.
-        closes = option == "commands" or (SWITCHES[option] and not role.options.opens(option))
-        return "commands" if has_commands and closes else ""
-
-    closing = [(role, setting) for role in roles if (setting := find_setting(role))]
-    # A role that says no comes before one that lists commands.
-    for role, setting in sorted(closing, key=lambda item: item[1] == "commands"):
-        if role.name == CERTIFICATE:
-            permit = permit_of(option)
-            return ClosedOption(setting, f"certificate: no {permit}", permit)
-        line = role.line(f"options.{setting}")
-        return ClosedOption(setting, f"role {role.name}: {setting}" + (f" (line {line})" if line else ""))
-    names = ", ".join(role.name for role in roles if role.name != CERTIFICATE)
-    return ClosedOption(option, f"{option}: no active role allows it ({names})")
 
 
 def visible_recordings(policy: Policy, identity: Identity, source: str, now: datetime) -> VisibleRecordings:

@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from conchrec.access.closed_options import closed_by
 from conchrec.access.host_rules import rule_for
 from conchrec.access.lock_file import Locks
 from conchrec.access.options import TABLE, Mfa, SessionOptions, why_not
@@ -26,7 +27,6 @@ from conchrec.access.policy import (
     Deny,
     Policy,
     active,
-    closed_by,
     decide,
     visible_recordings,
 )

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.access.certificate_permits import SELF_SERVICE, SWITCHES_OF, withheld
+from conchrec.access.closed_options import closed_by
 from conchrec.access.options import SWITCHES, RoleOptions, SessionOptions
-from conchrec.access.policy import closed_by
 from conchrec.ssh.certificate_extensions import PERMITS, permits
 from tests.access.test_policy import allowed, decision_of, joe, role
 

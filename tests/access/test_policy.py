@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conchrec.access.closed_options import ClosedOption, closed_by
 from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.host_rules import rule_for
 from conchrec.access.locks import Lock, LockKind
@@ -17,13 +18,11 @@ from conchrec.access.options import Mfa, Record, RoleOptions, SessionOptions, Vi
 from conchrec.access.patterns import HostPattern, parse_network
 from conchrec.access.policy import (
     Allow,
-    ClosedOption,
     Decision,
     Deny,
     Policy,
     active,
     cited,
-    closed_by,
     decide,
     may_reach,
     reachable,

@@ -134,6 +134,29 @@ def test_denies_target_at_every_address_when_denied_without_addresses() -> None:
     assert COUNT // 20 < count < COUNT // 2
 
 
+def test_remembers_no_decision_longer_than_it_holds() -> None:
+    """One policy that is asked at several moments says what a new one says at each of them."""
+    rng = random.Random(11)
+    changes = 0
+    for _ in range(COUNT // 5):
+        made = world(rng)
+        having = policy(made)
+        moments = [NOW + timedelta(minutes=rng.randint(-24 * 60, 24 * 60)) for _ in range(4)]
+        answers = [decision_of(made, having, now) for now in (*moments, *moments)]
+        assert answers == [decision_of(made, policy(made), now) for now in (*moments, *moments)], made
+        changes += len({isinstance(answer, Allow) for answer in answers}) > 1
+    assert changes > COUNT // 100
+
+
+def test_remembers_what_certificates_withhold() -> None:
+    having = Policy(roles={"ops": Role(name="ops", logins=("root",), hosts=(HostPattern.parse("*"),))})
+    identity = Identity(user="joe", method="publickey", roles=("ops",))
+    limited = replace(identity, withheld=frozenset({"permit-pty"}))
+    for subject, pty in ((identity, True), (limited, False), (identity, True)):
+        answer = decide(having, subject, Target(host="web1"), ["10.0.0.1"], "root", "", NOW)
+        assert isinstance(answer, Allow) and answer.options.pty is pty
+
+
 def as_dict(decision: Allow) -> dict[str, object]:
     options = decision.options
     count: dict[str, object] = {switch: getattr(options, switch) for switch in SWITCHES}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from conchrec.access.closed_options import ClosedOption, closed_by
 from conchrec.access.options import SessionOptions
-from conchrec.access.policy import ClosedOption, closed_by
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 

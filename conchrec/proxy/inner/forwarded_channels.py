@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from conchrec.access.policy import closed_by
+from conchrec.access.closed_options import closed_by
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.proxy import refusals

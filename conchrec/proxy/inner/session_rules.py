@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from conchrec.access.closed_options import closed_by
 from conchrec.access.options import SessionOptions, why_not
-from conchrec.access.policy import closed_by
 from conchrec.audit import events
 from conchrec.errors import AccessDenied
 from conchrec.proxy import refusals
