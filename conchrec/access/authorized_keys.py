@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from conchrec.access.patterns import address_of, is_within, parse_network
 from conchrec.errors import ConfigError, ConfigErrors, RemoteViolation
 from conchrec.ssh.certificate import KEY_TYPES, MAX_RSA_BITS, MIN_RSA_BITS, plain_type
@@ -24,11 +22,6 @@ from conchrec.text import one_line
 
 MAX_COMMENT = 256
 
-_CURVES: dict[bytes, ec.EllipticCurve] = {
-    b"nistp256": ec.SECP256R1(),
-    b"nistp384": ec.SECP384R1(),
-    b"nistp521": ec.SECP521R1(),
-}
 _SPACE = re.compile("[ \t]+")
 _KEY_TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[A-Za-z0-9@.-]+")
 _OPTION = re.compile(r'(?P<name>[A-Za-z0-9-]+)(?:="(?P<value>(?:[^"\\]|\\.)*)")?')
@@ -152,8 +145,15 @@ def _check_rsa(r: Reader) -> None:
 
 
 def _check_ecdsa(r: Reader, kind: bytes) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ec  # slow to import
+
+    curves: dict[bytes, ec.EllipticCurve] = {
+        b"nistp256": ec.SECP256R1(),
+        b"nistp384": ec.SECP384R1(),
+        b"nistp521": ec.SECP521R1(),
+    }
     name = r.string()
-    curve = _CURVES.get(name)
+    curve = curves.get(name)
     if curve is None or name not in kind:
         raise _Problem("invalid public key: the curve does not match the key type")
     try:

@@ -15,13 +15,14 @@ import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Protocol
-
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from typing import TYPE_CHECKING, Protocol
 
 from conchrec.errors import CertificateRejected, RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.wire import Malformed, Reader, string, uint32, uint64
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ed25519
 
 #: The suffix of every certificate type.
 CERTIFICATE = b"-cert-v01@openssh.com"
