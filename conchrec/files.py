@@ -41,10 +41,14 @@ class NewFile:
         partial = f"{name}.new" if replaces else f".{name[:100]}.{secrets.token_hex(4)}"
         self._partial = Path(directory, partial)
         self._is_there = True
-        if replaces:
-            self._remove()
         try:
-            descriptor = create(self._partial, os.O_WRONLY, mode, dir_fd=dir_fd)
+            try:
+                descriptor = create(self._partial, os.O_WRONLY, mode, dir_fd=dir_fd)
+            except FileExistsError:
+                if not replaces:
+                    raise
+                self._remove()
+                descriptor = create(self._partial, os.O_WRONLY, mode, dir_fd=dir_fd)
         except OSError as error:
             # The caller, and the user, know the file by this name.
             error.filename = str(path)

@@ -41,24 +41,34 @@ class RecordingTree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._durable: set[Path] = set()
+        #: The directories of days: a path is made for each file of a recording.
+        self._directories: dict[tuple[str, str, str], Path] = {}
 
     def path(self, sid: str) -> Path:
         """Return where the recording of ``sid`` is; without a file, the path of a plain one. Raises
         ValueError for an invalid session id. While a recording is being encrypted it exists twice: this is
         then the plain one."""
-        day = self.root.joinpath(*_day(sid))
+        day = self._directory(sid)
         paths = (path for form in SUFFIXES if (path := day / (sid + form)).exists())
         return next(paths, day / (sid + CAST))
 
     def new_path(self, sid: str) -> Path:
         """Return the path of a plain recording that does not exist yet. Raises ValueError for an invalid
         session id."""
-        return self.root.joinpath(*_day(sid), sid + CAST)
+        return self._directory(sid) / (sid + CAST)
 
     def manifest_path(self, sid: str) -> Path:
         """Return where the manifest of ``sid`` is or would be. Raises ValueError for an invalid session
         id."""
-        return self.root.joinpath(*_day(sid), sid + MANIFEST)
+        return self._directory(sid) / (sid + MANIFEST)
+
+    def _directory(self, sid: str) -> Path:
+        """Return the path of the directory of ``sid``. Raises ValueError for an invalid session id."""
+        day = _day(sid)
+        path = self._directories.get(day)
+        if path is None:
+            path = self._directories[day] = self.root.joinpath(*day)
+        return path
 
     def make_root(self) -> None:
         """Create the root and its missing parents, with mode 0700. Raises OSError."""
@@ -104,7 +114,7 @@ class RecordingTree:
 
     def sync(self, sid: str) -> None:
         """Sync the directory entries that lead to the files of ``sid``. Blocks."""
-        day = self.root.joinpath(*_day(sid))
+        day = self._directory(sid)
         above = () if day in self._durable else day.parents[:3]
         for directory in (day, *above):
             sync_directory(directory)
