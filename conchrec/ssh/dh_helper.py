@@ -382,7 +382,7 @@ class _KeyPairs:
     peer: Callable[[], str]
 
     def are_available(self) -> bool:
-        """Return whether a key pair can be had now or soon."""
+        """Return whether a key pair is available now or soon."""
         return self.helper.has_key_pairs()
 
     def take(self) -> Deferred[KemKeyPair]:

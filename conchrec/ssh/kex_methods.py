@@ -59,7 +59,7 @@ class SntrupKeyPairs(Protocol):
     """Makes key pairs of sntrup761 for a client; see ``conchrec.ssh.dh_helper``."""
 
     def are_available(self) -> bool:
-        """Return whether a key pair can be had now or soon."""
+        """Return whether a key pair is available now or soon."""
 
     def take(self) -> Deferred[KemKeyPair]:
         """Return a key pair that nobody else gets. The Deferred may fail with a ConchrecError."""

@@ -108,7 +108,7 @@ class ClientKeyExchange(KeyExchange):
         verify_host_key: Callable[[bytes], None],
         host_key_algorithms: tuple[bytes, ...],
     ) -> None:
-        super().__init__(transport, _without_missing_keys(settings), inbound=inbound, outbound=outbound)
+        super().__init__(transport, _select_methods(settings), inbound=inbound, outbound=outbound)
         self._verify_host_key = verify_host_key
         self._offered_host_keys = host_key_algorithms
         self._sha1 = settings.algorithms.sha1
@@ -156,8 +156,8 @@ class ClientKeyExchange(KeyExchange):
         self._use_secret(secret, exchange_hash, blob, signature)
 
 
-def _without_missing_keys(settings: KexSettings) -> KexSettings:
-    """Leave sntrup761 out for a client that would wait long for a key pair.
+def _select_methods(settings: KexSettings) -> KexSettings:
+    """Remove sntrup761 from the methods if the client would wait long for a key pair.
 
     Decided once for a connection: a later exchange offers what the first one offered, and waits.
     """
