@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -12,9 +13,7 @@ from twisted.python.failure import Failure
 from conchrec.access.options import VisibleRecordings
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError
-from conchrec.model import Identity
 from conchrec.proxy import refusals
-from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.commands import command_table
 from conchrec.proxy.commands.command_request import CommandRequest, Stdin, UsageError
 from conchrec.proxy.commands.output import Console
@@ -22,14 +21,13 @@ from conchrec.proxy.commands.recordings import viewable_recordings
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.login.second_factor import check_proof, required_mfa
 from conchrec.proxy.outer.targets import TargetConnections
+from conchrec.proxy.outer.user import OuterUser
 from conchrec.proxy.relay.tunnel import Tunnel
-from conchrec.proxy.target_access import OneTimeProof
 from conchrec.proxy.target_names import SUBSYSTEM, parse_subsystem
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import IncomingOpen
-from conchrec.ssh.transport import ServerTransport
 from conchrec.text import one_line
 
 _log = Logger()
@@ -45,30 +43,26 @@ REFUSED = 1
 FAILED = 255
 
 
-class SessionOwner(Protocol):
-    """The user's connection, as its session channels use it."""
-
-    transport: ServerTransport
-    agent: AgentSource
-    cid: str
-    source: str
-    address: str
-    proofs: OneTimeProof
-    sessions: set[OuterSession]
-    targets: TargetConnections
-
-    @property
-    def identity(self) -> Identity:
-        """The user, as of the last check."""
-
-
 class OuterSession:
-    """One session channel (a ``StreamHandler``). Its first request decides what it is."""
+    """One session channel (a ``StreamHandler``). Its first request decides what it is.
 
-    def __init__(self, owner: SessionOwner, context: ProxyContext, opening: IncomingOpen) -> None:
-        self._owner = owner
+    ``on_end`` is called when the channel is closed.
+    """
+
+    def __init__(
+        self,
+        user: OuterUser,
+        targets: TargetConnections,
+        context: ProxyContext,
+        opening: IncomingOpen,
+        *,
+        on_end: Callable[[OuterSession], None],
+    ) -> None:
+        self._user = user
+        self._targets = targets
         self._context = context
         self._services = context.services
+        self._on_end = on_end
         self._newline = "\n"
         self._console = Console(context.services.clock)
         self._started = False
@@ -83,7 +77,6 @@ class OuterSession:
         # Without a window the client sends no data before this is a tunnel or a command.
         self._stream = Stream.accept(opening, self, window=0)
         self._console.attach(self._stream)
-        owner.sessions.add(self)
 
     # --- StreamHandler
 
@@ -119,26 +112,18 @@ class OuterSession:
         """End the tunnel, or the command."""
         if self._tunnel is not None:
             self._tunnel.stream_closed()
-        self._owner.sessions.discard(self)
+        self._on_end(self)
         self.cancel()
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
         """Handle a channel request, and return whether it succeeds."""
         name = request.name
         if name in m.AGENT_REQUESTS:
-            if not self._owner.agent.announced:
-                self._owner.agent.announced = True
-                self._context.emit(
-                    events.Agent(
-                        user=self._owner.identity.user,
-                        addr=self._owner.address,
-                        cid=self._owner.cid,
-                        action="announced",
-                        path="outer",
-                    )
-                )
+            if not self._user.agent.announced:
+                self._user.agent.announced = True
+                self._context.emit(events.Agent(**self._user.who(), action="announced", path="outer"))
             return True
-        if name == b"pty-req" and "permit-pty" in self._owner.identity.withheld:
+        if name == b"pty-req" and "permit-pty" in self._user.identity.withheld:
             why = Reason(
                 ReasonCode.PTY_NOT_ALLOWED, "your certificate does not allow a terminal (permit-pty)"
             )
@@ -166,7 +151,7 @@ class OuterSession:
         else:
             # A force-command in the user's certificate replaces any command, as sshd does it.
             self._stream.widen(COMMAND_WINDOW)
-            forced = self._owner.identity.force_command
+            forced = self._user.identity.force_command
             self._command(forced or argument.decode("utf-8", "replace"))
         return True
 
@@ -185,8 +170,8 @@ class OuterSession:
             self._exit(REFUSED)
 
     def _update_until(self) -> None:
-        context, owner = self._context, self._owner
-        self.until = context.settings.policy.changes(owner.identity, self._services.now())
+        policy, identity = self._context.settings.policy, self._user.identity
+        self.until = policy.changes(identity, self._services.now())
 
     def cancel(self) -> bool:
         """Cancel a command, which restores the user's terminal. Return whether one was running."""
@@ -200,19 +185,17 @@ class OuterSession:
     # --- a tunnel to a target
 
     def _start_tunnel(self, name: bytes) -> None:
-        transport = self._owner.transport
-        turns = self._services.turns
-        tunnel = self._tunnel = Tunnel(turns, peer=transport.getPeer(), host=transport.getHost())
+        tunnel = self._tunnel = self._targets.new_tunnel()
         tunnel.attach(self._stream)
         Deferred.fromCoroutine(self._connect(name, tunnel)).addErrback(self._not_connected)
 
     async def _connect(self, name: bytes, tunnel: Tunnel) -> None:
         cluster = self._context.settings.config.cluster_name
-        target = await self._owner.targets.connect_to(parse_subsystem(name, cluster))
+        target = await self._targets.connect_to(parse_subsystem(name, cluster))
         if tunnel.closed or self._stream.closed:
             target.drop()
             return
-        self._owner.targets.attach_tunnel(target, tunnel)
+        self._targets.attach_tunnel(target, tunnel)
 
     def _not_connected(self, failure: Failure) -> None:
         if failure.check(CancelledError) or self._stream.closed:
@@ -223,20 +206,20 @@ class OuterSession:
     # --- a command
 
     def _command(self, text: str) -> None:
-        owner = self._owner
+        user = self._user
         request = CommandRequest(
             context=self._context,
-            who=lambda: owner.identity,
-            source=owner.source,
-            address=owner.address,
-            cid=owner.cid,
-            agent=owner.agent,
+            who=lambda: user.identity,
+            source=user.source,
+            address=user.address,
+            cid=user.cid,
+            agent=user.agent,
             stdin=self._stdin,
             console=self._console,
         )
         try:
-            mfa = required_mfa(self._context, owner.identity, owner.source)
-            check_proof(mfa, owner.identity, owner.proofs, "command")
+            mfa = required_mfa(self._context, user.identity, user.source)
+            check_proof(mfa, user.identity, user.proofs, "command")
             self._count_command()
         except AccessDenied as error:
             self._rejected(error.public, error.rule)
@@ -250,16 +233,11 @@ class OuterSession:
         self._running = running.addCallbacks(self._answered, self._failed)
 
     def _rejected(self, reason: str, rule: str) -> None:
-        owner = self._owner
-        self._context.emit(
-            events.SessionRejected(
-                user=owner.identity.user, addr=owner.address, cid=owner.cid, reason=reason, rule=rule
-            )
-        )
+        self._context.emit(events.SessionRejected(**self._user.who(), reason=reason, rule=rule))
 
     def _count_command(self) -> None:
         """Count a command. Raises AccessDenied where the user runs as many as ``limits.commands`` allows."""
-        registry, user = self._context.registry, self._owner.identity.user
+        registry, user = self._context.registry, self._user.identity.user
         most = self._context.settings.config.limits.commands
         if registry.command_count(user) >= most:
             raise AccessDenied(
@@ -271,7 +249,7 @@ class OuterSession:
         registry.add_command(user)
 
     def _uncount(self, result: T) -> T:
-        self._context.registry.remove_command(self._owner.identity.user)
+        self._context.registry.remove_command(self._user.identity.user)
         return result
 
     def _answered(self, answer: str) -> None:

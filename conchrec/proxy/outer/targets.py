@@ -15,7 +15,6 @@ from conchrec.config.target_rules import given_address, located, other_ports
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.model import Identity, Target
 from conchrec.proxy import refusals
-from conchrec.proxy.agents import AgentSource, UserAgents
 from conchrec.proxy.authorization import access_denied, may_reach
 from conchrec.proxy.connection_counts import check_connections, check_target_channels
 from conchrec.proxy.context import ProxyContext
@@ -23,34 +22,14 @@ from conchrec.proxy.dial.dialer import Link
 from conchrec.proxy.inner.server import TargetServer
 from conchrec.proxy.login import approval_step
 from conchrec.proxy.login.second_factor import check_proof
+from conchrec.proxy.outer.user import OuterUser
 from conchrec.proxy.relay.passthrough import Passthrough
 from conchrec.proxy.relay.tunnel import Tunnel
-from conchrec.proxy.target_access import Destination, OneTimeProof, Origin, TargetAccess
+from conchrec.proxy.target_access import Destination, TargetAccess
 from conchrec.proxy.upstream.target_transport import new_transport
 from conchrec.reasons import ReasonCode
 
 _log = Logger()
-
-
-class TargetUser(Protocol):
-    """The outer connection that the targets belong to."""
-
-    agent: AgentSource
-    cid: str
-    source: str
-    address: str
-    proofs: OneTimeProof
-
-    @property
-    def local(self) -> str:
-        """The proxy's address and port that the user connected to."""
-
-    @property
-    def identity(self) -> Identity:
-        """The user, as of the last check."""
-
-    def passthrough_ended(self, reason: str) -> None:
-        """Handle the end of a connection that nothing records: it cannot show the reason itself."""
 
 
 class ConnectedTarget(Protocol):
@@ -67,11 +46,18 @@ class ConnectedTarget(Protocol):
 
 
 class TargetConnections:
-    """All connections to targets of one outer connection."""
+    """All connections to targets of one outer connection.
 
-    def __init__(self, user: TargetUser, context: ProxyContext) -> None:
+    ``on_passthrough_end`` is called with the reason when a connection that nothing records has ended: it
+    cannot show the reason itself.
+    """
+
+    def __init__(
+        self, user: OuterUser, context: ProxyContext, *, on_passthrough_end: Callable[[str], None]
+    ) -> None:
         self._user = user
         self._context = context
+        self._on_passthrough_end = on_passthrough_end
         self._congested = False
         #: Every target that sends to the user: the servers, and what passes through.
         self._live: set[LiveTarget] = set()
@@ -148,7 +134,7 @@ class TargetConnections:
 
     def passthrough_ended(self, reason: str) -> None:
         """Pass on why a connection that nothing records has ended."""
-        self._user.passthrough_ended(reason)
+        self._on_passthrough_end(reason)
 
     # --- a target
 
@@ -172,19 +158,8 @@ class TargetConnections:
         targets = context.settings.config.targets
         target = located(requested, targets)
         user = self._user
-        access = TargetAccess(
-            context,
-            Origin(
-                cid=user.cid,
-                source=user.source,
-                address=user.address,
-                local=user.local,
-                agents=UserAgents(outer=user.agent),
-                proofs=user.proofs,
-            ),
-            Destination(target=target, requested=requested),
-            identity=user.identity,
-        )
+        destination = Destination(target=target, requested=requested)
+        access = TargetAccess(context, user.origin(), destination, identity=user.identity)
         try:
             check_target_channels(access)
             ports = other_ports(requested, target, targets)
@@ -258,6 +233,10 @@ class TargetConnections:
             target.drop()
             raise
         return target
+
+    def new_tunnel(self) -> Tunnel:
+        """Return a tunnel for a channel of the user. It carries nothing before ``attach_tunnel``."""
+        return Tunnel(self._context.services.turns, peer=self._user.peer, host=self._user.peer)
 
     def attach_tunnel(self, target: ConnectedTarget, tunnel: Tunnel) -> None:
         """Begin to forward between the user's channel and a connected target."""
