@@ -11,6 +11,7 @@ import bcrypt
 import yaml
 
 from conchrec.ssh.transport import ClientTransport, ServerTransport
+from conchrec.ssh.transport_base import SSHTransport
 from fuzz.channels import wire as w
 from fuzz.channels.client import Client
 from fuzz.channels.ends import Login, Raw
@@ -29,8 +30,8 @@ DISCONNECT, KEXINIT, FAILURE, QUESTIONS = 1, 20, 51, 60
 IDENTIFICATION = 0
 
 
-class _Client(ClientTransport):
-    """A client whose messages are noted."""
+class _Noted(SSHTransport):
+    """A transport whose messages are noted."""
 
     tap: Tap
     leg: str
@@ -48,23 +49,12 @@ class _Client(ClientTransport):
         super().dispatchMessage(messageNum, payload)
 
 
-class _Server(ServerTransport):
-    """A server whose messages are noted."""
+class _Client(_Noted, ClientTransport):
+    """The client of the user, on one of the two legs."""
 
-    tap: Tap
-    leg: str
-    greeted = False
 
-    def send_now(self, number: int, payload: bytes) -> None:
-        self.tap(self.leg, "->", number, payload)
-        super().send_now(number, payload)
-
-    def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
-        if messageNum == KEXINIT and not self.greeted:
-            self.greeted = True
-            self.tap(self.leg, "<-", IDENTIFICATION, self.peer_identification or b"")
-        self.tap(self.leg, "<-", messageNum, payload)
-        super().dispatchMessage(messageNum, payload)
+class _Server(_Noted, ServerTransport):
+    """The server of the target."""
 
 
 class Scene(Stack):
