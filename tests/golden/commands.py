@@ -5,9 +5,11 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from fuzz.channels.client import BACK
 from tests.golden.codes import Codes
 from tests.golden.registry import scenario
 from tests.golden.scene import Scene
+from tests.proxy.user_agent import UserAgent
 
 
 @scenario
@@ -66,6 +68,20 @@ def sign(codes: Codes) -> Scene:
     line = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     for text in (line + b" comment\n", b"", b"nonsense\n", line + b"\n" + line + b"\n"):
         scene.command(b"sign", stdin=text)
+    return scene
+
+
+@scenario
+def login_into_agent(codes: Codes) -> Scene:
+    """``login``: a key with a certificate for the agent; then without an agent."""
+    scene = Scene(codes)
+    scene.come()
+    agent = UserAgent()
+    agent.attach(scene)
+    scene.hides(BACK)
+    scene.command(b"login --ttl 1h")
+    scene.come()
+    scene.command(b"login")
     return scene
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from twisted.internet.protocol import Protocol
 
+from conchrec.ca.authority import Authority
+from conchrec.ssh.server_host_keys import ServerHostKeys
 from fuzz.channels import wire as w
 from fuzz.channels.client import BACK
+from fuzz.channels.ends import public_blob
 from fuzz.channels.memory import TARGET
 from fuzz.targets.linked import FAST
 from tests.golden.codes import Codes
@@ -52,6 +57,33 @@ def target_speaks_no_ssh(codes: Codes) -> Scene:
     scene.enter(TARGET.host, TARGET.port)
     scene.settle(60)
     return scene
+
+
+def _with_host_certificate(codes: Codes, name: str) -> Scene:
+    """A target with a certificate of the proxy's host CA for this name."""
+    scene = Scene(codes, settings={"proxy_checks_host_keys": True})
+    key = ed25519.Ed25519PrivateKey.generate()
+    authority = Authority.open(scene.directory / "state", "example.com", now=lambda: scene.now)
+    certificate = authority.sign_host(public_blob(key), (name,), timedelta(days=1))
+    scene.target_settings = {"host_keys": ServerHostKeys(key, certificate.blob)}
+    return scene
+
+
+@scenario
+def host_certificate(codes: Codes) -> Scene:
+    """The target shows a certificate of the proxy's host CA."""
+    scene = _with_host_certificate(codes, TARGET.host)
+    scene.begin()
+    scene.session()
+    scene.ask(b"exec", w.text(b"id"))
+    scene.exit()
+    return scene
+
+
+@scenario
+def host_certificate_of_another_host(codes: Codes) -> Scene:
+    """The target shows a certificate of the proxy's host CA for another name."""
+    return _refused_in_session(_with_host_certificate(codes, "web2.example.com"))
 
 
 @scenario

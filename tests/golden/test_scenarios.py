@@ -7,12 +7,22 @@ import re
 import pytest
 
 from conchrec.reasons import ReasonCode
-from tests.golden import commands, endings, files, forwards, limits, refusals, sessions, targets
+from tests.golden import (
+    commands,
+    endings,
+    files,
+    forwards,
+    limits,
+    refusals,
+    second_factor,
+    sessions,
+    targets,
+)
 from tests.golden.codes import Codes
 from tests.golden.conftest import HERE, Compare, difference
 from tests.golden.registry import SCENARIOS
 
-MODULES = (commands, endings, files, forwards, limits, refusals, sessions, targets)
+MODULES = (commands, endings, files, forwards, limits, refusals, second_factor, sessions, targets)
 
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS))

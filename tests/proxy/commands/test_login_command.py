@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from conchrec.ssh import agent_messages as a
 from conchrec.ssh.certificate import decode
+from fuzz.channels.client import ClientChannel
 from tests.golden.codes import Codes
 from tests.golden.scene import Scene
 from tests.proxy.user_agent import UserAgent
@@ -34,7 +35,7 @@ def outcome(scene: Scene, command: bytes) -> tuple[int, str, list[dict[str, Any]
     return int.from_bytes(status, "big"), channel.stderr.decode(), scene.events()
 
 
-def _last_command(scene: Scene) -> Any:
+def _last_command(scene: Scene) -> ClientChannel:
     return [channel for channel in scene.jump.channels.values() if channel.kind == b"session"][-1]
 
 

@@ -6,36 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-from conchrec.access.passwords import code_at, new_secret, parse_secret, step_at
 from conchrec.reasons import ReasonCode
 from fuzz.channels import wire as w
 from tests.golden.codes import Codes
 from tests.golden.scene import Scene
-
-WRONG = b"000000"
+from tests.golden.second_factor import WRONG, code, scene_with_codes
 
 
 @contextmanager
-def scene_with_codes(mfa: str, **options: Any) -> Iterator[tuple[Scene, bytes]]:
+def scene_with(mfa: str) -> Iterator[tuple[Scene, bytes]]:
     """A proxy whose user must give codes (``require_mfa``), and the secret of their app."""
-    secret = new_secret()
-    key = ed25519.Ed25519PrivateKey.generate()
-    line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    users = {"joe": {"authorized_keys": [line], "roles": ["all"], "totp": secret}}
-    scene = Scene(Codes(), settings={"users": users}, options={"require_mfa": mfa, **options})
-    scene.user_key = key
+    scene, secret = scene_with_codes(Codes(), mfa)
     try:
-        yield scene, parse_secret(secret)
+        yield scene, secret
     finally:
         scene.close()
-
-
-def code(scene: Scene, secret: bytes, later: int = 0) -> bytes:
-    """The code that the app shows now, or ``later`` steps of 30 s after now."""
-    return code_at(secret, step_at(scene.now.timestamp()) + later).encode()
 
 
 def refusals(events: list[dict[str, Any]]) -> list[str]:
@@ -53,7 +38,7 @@ def second_factors(events: list[dict[str, Any]]) -> list[str]:
 
 
 def test_code_at_login_serves_whole_connection() -> None:
-    with scene_with_codes("login") as (scene, secret):
+    with scene_with("login") as (scene, secret):
         scene.answers = [code(scene, secret)]
         scene.begin()
         run_command(scene)
@@ -62,7 +47,7 @@ def test_code_at_login_serves_whole_connection() -> None:
 
 
 def test_wrong_code_is_refused_and_audited() -> None:
-    with scene_with_codes("login") as (scene, _):
+    with scene_with("login") as (scene, _):
         scene.answers = [WRONG]
         scene.come()
         scene.settle(5)
@@ -70,7 +55,7 @@ def test_wrong_code_is_refused_and_audited() -> None:
 
 
 def test_code_is_good_once() -> None:
-    with scene_with_codes("login") as (scene, secret):
+    with scene_with("login") as (scene, secret):
         used = code(scene, secret)
         scene.answers = [used]
         scene.come()
@@ -82,7 +67,7 @@ def test_code_is_good_once() -> None:
 
 
 def test_asks_for_own_code_at_each_further_target() -> None:
-    with scene_with_codes("session") as (scene, secret):
+    with scene_with("session") as (scene, secret):
         scene.answers = [code(scene, secret)]
         scene.begin()
         run_command(scene)
