@@ -25,7 +25,7 @@ from tests.support.wait import block, in_thread
 MILLISECONDS = 60_000
 BUILT = Path(__file__).resolve().parents[2] / ".clients"
 CLIENTS: dict[str, tuple[str | Path, ...]] = {
-    "go": (BUILT / "go",),
+    "go": (BUILT / "go", "talk"),
     "node": ("node", BUILT / "node" / "client.js"),
     "java": ("java", "-cp", f"{BUILT}/java/lib/*:{BUILT}/java", "Client"),
 }

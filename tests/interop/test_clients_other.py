@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import socket
 import sys
@@ -13,7 +12,6 @@ import asyncssh
 import paramiko
 import pytest
 
-from conchrec.service.process import knows_aes
 from tests.support import speak as speaker
 from tests.support.client import AccessMethod
 from tests.support.house import House, build
@@ -182,85 +180,6 @@ async def test_runs_proxy_commands_of_other_clients(house: House, command: str) 
     unknown = await client.ssh("proxy", "frobnicate")
     assert (unknown.stdout, unknown.code) == (b"", 64)
     assert len(unknown.errors.splitlines()) == 1
-
-
-# -- much, over which our servers go on with another cipher
-
-
-MUCH = 24_000_000
-
-
-def _paramiko_much(house: House, text: Path) -> tuple[bytes, bytes, set[str]]:
-    """A download and an upload; the ciphers that were in use."""
-    outer, inner = paramiko_connections(house)
-    ciphers = {outer.local_cipher, inner.local_cipher}
-    try:
-        session = inner.open_session(timeout=SECONDS)
-        session.exec_command(f"cat {text}")
-        down = session.makefile("rb").read()
-        session = inner.open_session(timeout=SECONDS)
-        session.exec_command("sha256sum")
-        session.sendall(text.read_bytes())
-        session.shutdown_write()
-        up = session.makefile("rb").read()
-        return down, up, ciphers | {outer.local_cipher, inner.local_cipher}
-    finally:
-        inner.close()
-        outer.close()
-
-
-async def _asyncssh_much(house: House, text: Path) -> tuple[bytes, bytes, set[str]]:
-    common = {
-        "client_keys": [str(house.keyless.key.path)],
-        "known_hosts": asyncssh.import_known_hosts(house.authority),
-        "agent_path": None,
-        "config": None,
-    }
-    async with (
-        asyncssh.connect(house.proxy.host, house.proxy.port, username="joe", **common) as outer,
-        asyncssh.connect("localhost", house.target.port, username=LOGIN, tunnel=outer, **common) as inner,
-    ):
-        ciphers = {connection.get_extra_info("send_cipher") for connection in (outer, inner)}
-        down = await inner.run(f"cat {text}", encoding=None)
-        up = await inner.run("sha256sum", input=text.read_bytes(), encoding=None)
-        ciphers |= {connection.get_extra_info("send_cipher") for connection in (outer, inner)}
-        assert isinstance(down.stdout, bytes)
-        assert isinstance(up.stdout, bytes)
-        return down.stdout, up.stdout, ciphers
-
-
-async def _plink_much(house: House, text: Path, tmp_path: Path) -> tuple[bytes, bytes, set[str]]:
-    options, env = await putty(house, tmp_path)
-    command = ("plink", "-v", *options, f"{LOGIN}@localhost")
-    down = await run(*command, f"cat {text}", env=env, within=SECONDS)
-    up = await run(*command, "sha256sum", env=env, stdin=text, within=SECONDS)
-    lines = {line for line in down.errors.splitlines() if "AES-128 GCM" in line or "ChaCha20" in line}
-    return down.stdout, up.stdout, {"gcm" if "GCM" in line else "chacha20" for line in lines}
-
-
-async def _dbclient_much(house: House, text: Path, tmp_path: Path) -> tuple[bytes, bytes, set[str]]:
-    down = await _dbclient(house, tmp_path, f"cat {text}", b"")
-    up = await _dbclient(house, tmp_path, "sha256sum", text.read_bytes())
-    return down.stdout, up.stdout, set()
-
-
-@pytest.mark.parametrize("client", ["paramiko", "asyncssh", "plink", "dbclient"])
-async def test_relays_large_data_across_rekeys(house: House, tmp_path: Path, client: str) -> None:
-    """All data arrives in both directions. A client that supports AES-GCM uses it on a processor with AES."""
-    text = tmp_path / "much"
-    text.write_bytes(os.urandom(MUCH))
-    if client == "paramiko":
-        down, up, ciphers = await in_thread(lambda: _paramiko_much(house, text))
-    elif client == "asyncssh":
-        down, up, ciphers = await in_thread(lambda: asyncio.run(_asyncssh_much(house, text)))
-    elif client == "plink":
-        down, up, ciphers = await _plink_much(house, text, tmp_path)
-    else:
-        down, up, ciphers = await _dbclient_much(house, text, tmp_path)
-    assert down == text.read_bytes()
-    assert up.split()[0].decode() == hashlib.sha256(text.read_bytes()).hexdigest()
-    if client != "dbclient":  # it says nothing of its ciphers, and has no GCM
-        assert any("gcm" in name for name in ciphers) is knows_aes(), ciphers
 
 
 # -- forwards: to the target's own sshd, which speaks first, and from the target back to the proxy

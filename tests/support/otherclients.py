@@ -46,7 +46,8 @@ async def _fingerprint(house: House) -> str:
     scanned = (
         await run("ssh-keyscan", "-t", "ed25519", "-p", str(house.proxy.port), house.proxy.host)
     ).check()
-    listed = await run("ssh-keygen", "-l", "-f", house.stage.file("scanned", scanned.stdout))
+    file = house.stage.file(house.stage.unique("scanned"), scanned.stdout)
+    listed = await run("ssh-keygen", "-l", "-f", file)
     return listed.check().text.split()[1]
 
 

@@ -1,6 +1,7 @@
 // Command client talks to a target through the proxy with golang.org/x/crypto/ssh, and prints what it got.
 //
-//	client PROXY USER KEY TARGET LOGIN DIRECTORY FORWARD
+//	client talk PROXY USER KEY TARGET LOGIN DIRECTORY FORWARD
+//	client transfer PROXY USER KEY TARGET LOGIN FILE DOWN UP REKEY
 package main
 
 import (
@@ -109,13 +110,26 @@ func greeting(client *ssh.Client, address string) string {
 	return string(data)
 }
 
-func main() {
-	proxy, user, path, target, login := os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]
-	directory, forward := os.Args[6], os.Args[7]
+func signer(path string) ssh.Signer {
 	pem, err := os.ReadFile(path)
 	check(err)
 	key, err := ssh.ParsePrivateKey(pem)
 	check(err)
+	return key
+}
+
+func main() {
+	if os.Args[1] == "transfer" {
+		transfer(os.Args[2:])
+	} else {
+		talk(os.Args[2:])
+	}
+}
+
+func talk(arguments []string) {
+	proxy, user, target, login := arguments[0], arguments[1], arguments[3], arguments[4]
+	directory, forward := arguments[5], arguments[6]
+	key := signer(arguments[2])
 	outer, err := ssh.Dial("tcp", proxy, config(user, key))
 	check(err)
 	defer outer.Close()

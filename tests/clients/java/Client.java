@@ -33,9 +33,7 @@ public final class Client {
     public static void main(String[] arguments) throws Exception {
         SshdSocketAddress proxy = address(arguments[0]);
         SshdSocketAddress target = address(arguments[3]);
-        try (SshClient client = SshClient.setUpDefaultClient()) {
-            client.setServerKeyVerifier(AcceptAllServerKeyVerifier.INSTANCE);
-            client.setKeyIdentityProvider(new FileKeyPairProvider(Path.of(arguments[2])));
+        try (SshClient client = client(arguments[2])) {
             client.start();
             try (ClientSession outer = login(client, arguments[1], proxy);
                     PortForwardingTracker tunnel = outer.createLocalPortForwardingTracker(
@@ -51,12 +49,19 @@ public final class Client {
         System.exit(0);
     }
 
-    private static SshdSocketAddress address(String text) {
+    static SshClient client(String key) {
+        SshClient client = SshClient.setUpDefaultClient();
+        client.setServerKeyVerifier(AcceptAllServerKeyVerifier.INSTANCE);
+        client.setKeyIdentityProvider(new FileKeyPairProvider(Path.of(key)));
+        return client;
+    }
+
+    static SshdSocketAddress address(String text) {
         int colon = text.lastIndexOf(':');
         return new SshdSocketAddress(text.substring(0, colon), Integer.parseInt(text.substring(colon + 1)));
     }
 
-    private static ClientSession login(SshClient client, String user, SshdSocketAddress where) throws Exception {
+    static ClientSession login(SshClient client, String user, SshdSocketAddress where) throws Exception {
         ClientSession session = client.connect(user, where.getHostName(), where.getPort()).verify(LONG).getSession();
         session.auth().verify(LONG);
         return session;
@@ -110,7 +115,7 @@ public final class Client {
         }
     }
 
-    private static String quoted(String text) {
+    static String quoted(String text) {
         StringBuilder quoted = new StringBuilder("\"");
         for (char letter : text.toCharArray()) {
             boolean plain = letter >= ' ' && letter != '"' && letter != '\\';

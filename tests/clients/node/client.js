@@ -1,26 +1,9 @@
 "use strict";
 // Talks to a target through the proxy with the npm package ssh2, and prints what it got.
 //   node client.js PROXY USER KEY TARGET LOGIN DIRECTORY FORWARD
-const fs = require("fs");
-const { Client } = require("ssh2");
+const { address, call, connect } = require("./connect");
 
-const [proxy, user, path, target, login, directory, forward] = process.argv.slice(2);
-const privateKey = fs.readFileSync(path);
-const address = (text) => [text.slice(0, text.lastIndexOf(":")), Number(text.slice(text.lastIndexOf(":") + 1))];
-
-function connect(options) {
-  return new Promise((resolve, reject) => {
-    const client = new Client();
-    client.on("ready", () => resolve(client)).on("error", reject);
-    client.connect({ privateKey, ...options });
-  });
-}
-
-function call(object, method, ...args) {
-  return new Promise((resolve, reject) => {
-    object[method](...args, (error, value) => (error ? reject(error) : resolve(value)));
-  });
-}
+const [proxy, user, key, target, login, directory, forward] = process.argv.slice(2);
 
 function finished(stream) {
   return new Promise((resolve) => {
@@ -33,10 +16,7 @@ function finished(stream) {
 }
 
 async function main() {
-  const [host, port] = address(proxy);
-  const outer = await connect({ host, port, username: user });
-  const sock = await call(outer, "forwardOut", "127.0.0.1", 0, ...address(target));
-  const client = await connect({ sock, username: login });
+  const [outer, client] = await connect(proxy, user, key, target, login);
   const command = await call(client, "exec", "cat; echo $LC_NODE; echo err >&2; exit 3", { env: { LC_NODE: "set" } });
   command.end("typed\n");
   const exec = await finished(command);
