@@ -2,8 +2,8 @@
 through it, one session with a terminal and a shell on that, and then silence.
 
 ``python -m bench.light_client PROXY_PORT TARGET_PORT USER LOGIN KEY``: on stdin it is told how many sessions
-there are to be, one number a line, and says ``N open`` when each of them has seen its prompt. It ends with
-its stdin, and all of them with it.
+there are to be, one number a line, and says ``N open`` when each of them has seen its prompt, or when those
+that are too many have left, the oldest first. It ends with its stdin, and all of them with it.
 """
 
 from __future__ import annotations
@@ -128,10 +128,16 @@ class Users:
         self._user, self._login = user.encode(), login.encode()
         self._signer = KeySigner(key, label="key")
         self._gate = DeferredSemaphore(AT_ONCE)
-        self._there: list[Session] = []
+        self._there: list[ClientTransport] = []
+        """The outer connection of each session."""
 
     async def become(self, count: int) -> None:
-        """Let so many be there; none leaves."""
+        """Let so many be there."""
+        excess = max(0, len(self._there) - count)
+        leaving, self._there = self._there[:excess], self._there[excess:]
+        for outer in leaving:
+            outer.loseConnection()
+        await gatherResults([outer.when_lost() for outer in leaving])
         missing = range(len(self._there), count)
         coming = [self._gate.run(lambda: Deferred.fromCoroutine(self._come())) for _ in missing]
         await gatherResults(coming, consumeErrors=True)
@@ -151,7 +157,7 @@ class Users:
         stream.request(b"pty-req", string(b"xterm") + uint32(80) + uint32(24) + uint32(0) * 2 + string(b""))
         stream.request(b"shell")
         await session.prompt
-        self._there.append(session)
+        self._there.append(outer)
 
     def _transport(self) -> ClientTransport:
         return ClientTransport(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import Protocol
 from weakref import ref
 
@@ -27,15 +27,19 @@ class ContextPool:
 
     def __init__(self, most: int = MAX_CONTEXTS) -> None:
         self.most = most
-        self._owners: deque[ref[ContextOwner]] = deque()
+        #: Oldest context first. A reference leaves with its cipher: the memory around it can be returned.
+        self._owners: OrderedDict[ref[ContextOwner], None] = OrderedDict()
 
     def add(self, owner: ContextOwner) -> None:
         """Add a cipher that has made a context."""
-        self._owners.append(ref(owner))
+        self._owners[ref(owner, self._forget)] = None
         while len(self._owners) > self.most:
-            oldest = self._owners.popleft()()
+            oldest = self._owners.popitem(last=False)[0]()
             if oldest is not None:
                 oldest.drop_context()
+
+    def _forget(self, owner: ref[ContextOwner]) -> None:
+        self._owners.pop(owner, None)
 
 
 #: The pool of this process.
