@@ -76,6 +76,11 @@ class Registry:
         """The connections that have logged in and have not ended."""
         return tuple(self._connections)
 
+    @property
+    def connection_count(self) -> int:
+        """The number of ``connections``."""
+        return len(self._connections)
+
     def connections_of(self, user: str) -> tuple[LiveConnection, ...]:
         """The connections of one user."""
         return tuple(live for live in self._connections if live.identity.user == user)

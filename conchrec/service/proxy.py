@@ -43,7 +43,8 @@ from conchrec.recording.evidence.heads import HeadFile
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.store import LocalStore
-from conchrec.service import prune, state_watch, watch
+from conchrec.service import freed_memory, prune, state_watch, watch
+from conchrec.service.freed_memory import FreedMemory, trim_heap
 from conchrec.service.listen import arguments_of, listener
 from conchrec.service.pools import Pools
 from conchrec.service.process import (
@@ -172,11 +173,13 @@ class Proxy(MultiService):
         )
         self._ledger_watch = LedgerWatch(self._finisher.ledger, self._pools.on_disk, self.context.emit)
         pruner = Pruner(self.context, self._finisher, self._pools.in_background, self._indexer.schedule)
+        memory = FreedMemory(lambda: self.context.registry.connection_count, reactor.seconds, trim_heap)
         #: The repeated checks, in this order, with their intervals in seconds.
         self._loops = (
             (LoopingCall(self._state_watch.check), state_watch.SECONDS),
             (LoopingCall(self._ledger_watch.check), watch.SECONDS),
             (LoopingCall(pruner.prune), prune.SECONDS),
+            (LoopingCall(memory.check), freed_memory.SECONDS),
         )
         for loop, _ in self._loops:
             loop.clock = reactor

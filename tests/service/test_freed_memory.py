@@ -1,0 +1,86 @@
+"""Memory is returned to the system after many connections have ended."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from conchrec.service.freed_memory import LEAST, PAUSE_SECONDS, FreedMemory, trim_heap
+
+HEAP = """
+from pathlib import Path
+from conchrec.service.freed_memory import trim_heap
+from conchrec.service.process import keep_freed_memory
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+keep_freed_memory()
+blocks = [bytearray(100_000) for _ in range(600)]
+last = blocks[-1]
+del blocks
+before = resident()
+print(trim_heap(), before - resident() > 40_000_000)
+"""
+
+
+class Office:
+    """Connections, a clock, and the times at which memory was returned."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.now = 0.0
+        self.returned: list[float] = []
+        self.memory = FreedMemory(
+            lambda: self.count, lambda: self.now, lambda: self.returned.append(self.now)
+        )
+
+    def check(self, count: int, seconds: float = 10.0) -> int:
+        """Check after some time with this number of connections. Return how often memory was returned."""
+        self.count = count
+        self.now += seconds
+        self.memory.check()
+        return len(self.returned)
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+def test_returns_memory_after_most_connections_have_ended(office: Office) -> None:
+    assert [office.check(count) for count in (0, 500, 400, 260, 250, 250, 240)] == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_ignores_few_connections(office: Office) -> None:
+    assert [office.check(count) for count in (LEAST - 1, 0)] == [0, 0]
+    assert [office.check(count) for count in (LEAST, 0)] == [0, 1]
+
+
+def test_pauses_between_returns(office: Office) -> None:
+    assert [office.check(count) for count in (500, 0, 500, 0)] == [0, 1, 1, 1]
+    assert office.check(0, PAUSE_SECONDS) == 2
+
+
+def test_collects_objects_only_without_connections(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    collections: list[int] = []
+    monkeypatch.setattr("conchrec.service.freed_memory.gc.collect", lambda: collections.append(office.count))
+    office.check(500)
+    office.check(10)
+    assert (office.returned, collections) == ([20.0], [])
+    office.check(500, PAUSE_SECONDS)
+    office.check(0)
+    assert collections == [0]
+
+
+def test_returns_heap_to_system() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HEAP], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == (["True"] * 2 if platform.libc_ver()[0] == "glibc" else ["False"] * 2)
+
+
+def test_works_without_malloc_trim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.service.freed_memory.ctypes.CDLL", lambda name: object())
+    assert trim_heap() is False
