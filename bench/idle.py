@@ -11,12 +11,13 @@ from twisted.internet.task import deferLater
 from bench.benchmark import KIB, Benchmark, Measured, Run
 from bench.figures import Figure, at_most, at_most_ratio
 from bench.meter import resident
+from conchrec.service import freed_memory
 from tests.support.house import House, build
 from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN
-from tests.support.wait import reactor
+from tests.support.wait import fact, reactor
 
 #: Sessions before the first look: what a process needs once, for any user.
 FIRST = 20
@@ -84,6 +85,12 @@ async def _idle(run: Run) -> Measured:
         each[count].append((await _steady(pid) - base) / count / KIB)
     await house.proxy.audited("session.start", count=FIRST + counts[-1])
     assert len(house.proxy.casts()) == FIRST + counts[-1], "not every session is recorded"
+    run.say("all have left")
+    await _become(users, 0)
+    ended = lambda: len(house.proxy.audit("session.end")) >= FIRST + counts[-1]  # noqa: E731
+    await fact(ended, "sessions did not end", within=PATIENCE)
+    await deferLater(cast(IReactorTime, reactor), freed_memory.SECONDS)
+    kept = (await _steady(pid) - base) / KIB**2
     users.close_input()
     (await users.wait()).check()
     figures = [
@@ -110,6 +117,16 @@ async def _idle(run: Run) -> Measured:
             gate=at_most_ratio(1.5),
         )
     )
+    figures.append(
+        Figure(
+            name=f"memory kept after {many} have left",
+            unit="MiB",
+            ours=(kept,),
+            yardstick=(each[many][0] * many / KIB,),
+            must=at_most_ratio(0.5),
+            aim=at_most_ratio(0.1),
+        )
+    )
     return Measured(
         figures=figures,
         notes=[
@@ -119,7 +136,9 @@ async def _idle(run: Run) -> Measured:
             " the target is by the proxy's certificate",
             "clients are one process of bench.light_client (conchrec's own client classes), the target is one"
             " of bench.light_target (stock Conch, without checks); one round, for a process grows only once",
-            f"flat: the last row, where the yardstick is the same proxy with {few} sessions",
+            f"flat: where the yardstick is the same proxy with {few} sessions",
+            f"the last row is above the memory with {FIRST} sessions, its yardstick is what {many} had added;"
+            " the proxy returns memory when it finds, every few seconds, that most connections have ended",
         ],
     )
 

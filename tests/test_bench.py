@@ -326,7 +326,7 @@ async def test_runs_tiny_idle_sessions(stage: Stage) -> None:
         "memory of a session, 2",
         "memory of a session, 3",
     ]
-    assert lines[-1] == "3 sessions"
+    assert lines[-2:] == ["3 sessions", "all have left"]
 
 
 # --- floods
