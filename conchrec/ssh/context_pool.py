@@ -6,8 +6,8 @@ from collections import OrderedDict
 from typing import Protocol
 from weakref import ref
 
-#: How many contexts are kept by default: about a hundred active connections do not lose theirs.
-MAX_CONTEXTS = 512
+#: How many contexts are kept by default: about forty active sessions do not lose theirs.
+MAX_CONTEXTS = 256
 
 
 class ContextOwner(Protocol):
