@@ -48,6 +48,10 @@ class AgentSource:
     not announced, and forwarding is off, OpenSSH's client prints a warning.
     """
 
+    __slots__ = (
+        "announced", "connection", "path", "refused",
+    )  # fmt: skip
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.announced = False

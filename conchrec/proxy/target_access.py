@@ -24,6 +24,10 @@ from conchrec.ssh.certificate import decode, fingerprint
 class OneTimeProof:
     """A second factor that the outer login has proved, and that may be used once."""
 
+    __slots__ = (
+        "_is_left",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self._is_left = False
 
@@ -84,6 +88,10 @@ NOT_APPROVED = Approval()
 
 class ConnectionActivity:
     """What all channels of one connection to a target have done so far."""
+
+    __slots__ = (
+        "_clock", "agent_requested", "last", "not_kept", "x11_requested",
+    )  # fmt: skip
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -151,6 +159,11 @@ class TargetAccess:
     The inner server, its login, the policy checks and the connection to the target share it. Each fact is
     stored by one method; everything else is computed from the facts.
     """
+
+    __slots__ = (
+        "activity", "allowed", "approval_progress", "context", "denied", "destination", "identity",
+        "inner_credentials", "origin", "reached",
+    )  # fmt: skip
 
     def __init__(
         self, context: ProxyContext, origin: Origin, destination: Destination, *, identity: Identity

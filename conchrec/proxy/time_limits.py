@@ -23,6 +23,10 @@ class TimeLimits:
     (``ConnectionActivity.last``).
     """
 
+    __slots__ = (
+        "_access", "_began", "_clock", "_end", "_idle", "_ttl",
+    )  # fmt: skip
+
     def __init__(self, access: TargetAccess, end: Callable[[str], None]) -> None:
         self._access = access
         self._clock = access.services.clock

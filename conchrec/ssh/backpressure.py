@@ -72,6 +72,10 @@ class WriteBackpressure:
     back (``hold``).
     """
 
+    __slots__ = (
+        "_pressure", "full", "on_drained",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self._pressure = Backpressure()
         self.full = False

@@ -11,6 +11,10 @@ from conchrec.ssh.disconnect import ConnectionEnd, ConnectionGone
 class ConnectionWaiters:
     """Fires Deferreds when the first key exchange is done, and when the connection has ended."""
 
+    __slots__ = (
+        "_end", "_is_secure", "_lost", "_secure",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self._is_secure = False
         self._end: ConnectionEnd | None = None

@@ -27,6 +27,12 @@ class InboundPackets:
     RemoteViolation for invalid data.
     """
 
+    __slots__ = (
+        "_buffer", "_earlier", "_greeting_size", "_inflate", "_is_compressed", "_is_logged_in",
+        "_next", "_opener", "_packet_head", "_rest_length", "_start", "counted", "greeting",
+        "handling", "limit", "sequence",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._start = 0
@@ -163,6 +169,10 @@ class InboundPackets:
 
 class OutboundPackets:
     """The packets to the peer. The attributes are those of InboundPackets."""
+
+    __slots__ = (
+        "_deflate", "_earlier", "_is_compressed", "_is_logged_in", "_sealer", "counted", "sequence",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._sealer: Sealer = Clear()

@@ -19,6 +19,10 @@ class UnsupportedVersion(RemoteViolation):
 class Identifications:
     """Our identification string and the peer's, without CR and LF; each is None until it is known."""
 
+    __slots__ = (
+        "_callbacks", "ours", "peer",
+    )  # fmt: skip
+
     def __init__(self, ours: bytes | None) -> None:
         self.ours = ours
         self.peer: bytes | None = None

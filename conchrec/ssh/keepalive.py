@@ -27,6 +27,11 @@ class Keepalive:
     never. ``is_paused`` returns whether we have stopped reading, so that silence means nothing.
     """
 
+    __slots__ = (
+        "_awaits_reply", "_clock", "_connection", "_count", "_interval", "_is_paused", "_on_dead",
+        "_packets_read", "_silent_intervals", "_timer", "_transport",
+    )  # fmt: skip
+
     def __init__(
         self,
         connection: Connection,

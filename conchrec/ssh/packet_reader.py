@@ -52,6 +52,11 @@ class PacketReader:
     ``share`` is charged for the work; without a share all received messages are handled at once.
     """
 
+    __slots__ = (
+        "_brakes", "_clock", "_early_allowance", "_handler", "_has_ended", "_holds", "_inbound",
+        "_is_deferred", "_is_reading", "_share", "_socket",
+    )  # fmt: skip
+
     def __init__(
         self, handler: PacketHandler, inbound: InboundPackets, clock: Clock, share: Share | None
     ) -> None:

@@ -36,6 +36,10 @@ _OVERHEAD = 64
 class RekeyAllowance:
     """Charges a peer for the key exchanges that it starts after the first one."""
 
+    __slots__ = (
+        "_bucket", "_carried",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self._bucket = TokenBucket(_REKEY_RATE)
         self._carried = 0

@@ -10,6 +10,10 @@ from conchrec.clock import Clock, DelayedCall
 class Timers:
     """The timers of one object. After ``stop`` no timer can be started."""
 
+    __slots__ = (
+        "_calls", "_clock", "_stopped",
+    )  # fmt: skip
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._calls: dict[str, DelayedCall] = {}
@@ -36,6 +40,10 @@ class Timers:
 
 class PausableTimer:
     """Calls ``call`` once, after it has run for ``seconds`` in total. It starts paused."""
+
+    __slots__ = (
+        "_call", "_clock", "_seconds_left", "_started_at", "_stopped", "_timer",
+    )  # fmt: skip
 
     def __init__(self, clock: Clock, seconds: float, call: Callable[[], object]) -> None:
         self._clock = clock

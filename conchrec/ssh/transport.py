@@ -87,6 +87,7 @@ class ServerTransport(SSHTransport):
         super().setService(service)
         if service is not self._login:
             self.inbound.limit = None
+            self._login = None
 
     def connectionMade(self) -> None:
         """Start the connection. Called by Twisted."""

@@ -52,6 +52,10 @@ class Journal(Generic[Recorder_co]):
 class FileAudit:
     """The account of the files of one session channel. ``seconds`` is a monotonic clock."""
 
+    __slots__ = (
+        "_account", "_journal", "_seconds",
+    )  # fmt: skip
+
     def __init__(self, journal: Journal[FileRecorder], seconds: Callable[[], float]) -> None:
         self._journal = journal
         self._seconds = seconds

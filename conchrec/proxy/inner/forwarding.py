@@ -33,6 +33,10 @@ _log = Logger()
 class Forwards:
     """All forwards of one inner connection."""
 
+    __slots__ = (
+        "_access", "_context", "_live", "_requests", "_rules", "_upstream", "user",
+    )  # fmt: skip
+
     def __init__(self, access: TargetAccess, upstream: Upstream) -> None:
         self._access = access
         self._context = access.context

@@ -31,6 +31,10 @@ MAX_WAITING = 64
 class GlobalRequests:
     """The global requests of one inner connection."""
 
+    __slots__ = (
+        "_access", "_context", "_forwards", "_pending_count", "_rules", "_upstream", "granted_count",
+    )  # fmt: skip
+
     def __init__(self, access: TargetAccess, upstream: Upstream, rules: ForwardRules) -> None:
         self._access = access
         self._context = access.context

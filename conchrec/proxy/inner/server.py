@@ -59,6 +59,12 @@ HOST_KEY_REQUESTS = (b"hostkeys-00@openssh.com", b"hostkeys-prove-00@openssh.com
 class TargetServer:
     """The inner connection of one user to one target. ``start`` it once; ``on_end`` is called at its end."""
 
+    __slots__ = (
+        "_access", "_connection", "_context", "_disconnect_timer", "_forwards", "_has_ended",
+        "_limits", "_on_end", "_services", "_session_limits", "_sessions", "_timers", "_transport",
+        "_tunnel", "_userauth", "upstream",
+    )  # fmt: skip
+
     def __init__(
         self,
         access: TargetAccess,
@@ -79,38 +85,40 @@ class TargetServer:
             access,
             _TargetHandler(lambda: self._forwards),
             link=link,
-            on_banner=self._target_banner,
+            on_banner=self._show_banner,
             on_lost=self._upstream_lost,
         )
         self._forwards = Forwards(access, self.upstream)
-        self._login = InnerLogin(
+        login = InnerLogin(
             access,
             self._begin,
-            say=lambda text: self._userauth.send_banner(text),
+            say=self._show_banner,
             algorithms=lambda: self._transport.agreed_names,
         )
-        self._userauth = UserAuthServer(
-            self._login,
+        userauth = UserAuthServer(
+            login,
             connection=self._logged_in,
             clock=self._services.clock,
             login_time=config.limits.login_time,
             tries=config.limits.tries,
             host_key=lambda: self._transport.host_key_blob,
-            on_refused=self._login.refused,
+            on_refused=login.refused,
         )
         self._transport = ServerTransport(
             identification=mirrored_identification(identification),
             host_keys=self._services.authority.inner_host_keys(requested.host, requested.port),
             algorithms=self._context.settings.algorithms,
             powers=self._services.diffie_hellman.powers_of_peer(lambda: f"user {access.identity.user}"),
-            userauth=lambda: self._userauth,
+            userauth=lambda: userauth,
             clock=self._services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
             rekey_bytes=config.limits.rekey_bytes,
             rekey_time=config.limits.rekey_time,
             share=self._services.turns.of_user(access.identity.user),
         )
-        self._login.upstream = self.upstream
+        login.upstream = self.upstream
+        #: The inner login; None after it.
+        self._userauth: UserAuthServer | None = userauth
         self._connection: Connection | None = None
         self._sessions: set[Session] = set()
         self._session_limits = SessionLimits(
@@ -212,8 +220,9 @@ class TargetServer:
         version = self._transport.peer_identification or b"SSH-2.0-conchrec"
         self.upstream.begin(version)
 
-    def _target_banner(self, text: str) -> None:
-        self._userauth.send_banner(text)
+    def _show_banner(self, text: str) -> None:
+        if self._userauth is not None:
+            self._userauth.send_banner(text)
 
     def _logged_in(self, identity: Identity) -> Connection:
         self._connection = Connection(
@@ -232,6 +241,7 @@ class TargetServer:
 
     def connection_started(self, connection: Connection) -> None:
         """Start the limits and the timers of a connection after its login."""
+        self._userauth = None
         access = self._access
         access.agents.inner.connection = connection
         self._forwards.user = connection
@@ -368,6 +378,10 @@ class TargetServer:
 
 class _TargetHandler:
     """The ConnectionHandler of the connection to the target: the requests of the target."""
+
+    __slots__ = (
+        "_forwards",
+    )  # fmt: skip
 
     def __init__(self, forwards: Callable[[], Forwards]) -> None:
         """``forwards`` is a function, because the forwards need the connection that this object handles."""

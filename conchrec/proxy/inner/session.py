@@ -48,6 +48,12 @@ class Session:
     target granted the channel, and ``on_end`` once, at the end.
     """
 
+    __slots__ = (
+        "_access", "_clock", "_confirmed_early", "_context", "_dropped", "_files", "_has_pty",
+        "_inner_settled", "_on_end", "_on_granted", "_refusal", "_relay", "_report", "_requests",
+        "_rules", "_start_timer", "_starts", "recording", "sid",
+    )  # fmt: skip
+
     def __init__(
         self,
         access: TargetAccess,

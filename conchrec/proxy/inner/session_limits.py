@@ -26,6 +26,11 @@ class SessionLimits:
     delay of a session has ended.
     """
 
+    __slots__ = (
+        "_access", "_begin", "_context", "_has_no_more", "_is_over", "_may_forward", "_open_count",
+        "_services", "_upstream", "delayed_count",
+    )  # fmt: skip
+
     def __init__(
         self,
         access: TargetAccess,

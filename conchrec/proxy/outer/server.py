@@ -48,6 +48,11 @@ class UserGone(ConchrecError):
 class OuterConnection:
     """One user's connection. A ``LiveConnection`` after the login, and the ``ConnectionHandler`` then."""
 
+    __slots__ = (
+        "_began", "_channels", "_context", "_disconnect_timer", "_expiry", "_is_ending", "_keepalive",
+        "_limits", "_login", "_user", "transport",
+    )  # fmt: skip
+
     def __init__(
         self,
         context: ProxyContext,
@@ -59,28 +64,28 @@ class OuterConnection:
         self._limits = limits
         self._began = services.clock.seconds()
         self._user = user = OuterUser(addr, local=lambda: _local_address(self.transport))
-        self._login = OuterLogin(
+        self._login = login = OuterLogin(
             context,
             user,
-            say=lambda text: self._userauth.send_banner(text),
+            say=lambda text: userauth.send_banner(text),
             transport=lambda: self.transport,
         )
-        self._userauth = UserAuthServer(
-            self._login,
+        userauth = UserAuthServer(
+            login,
             connection=self._logged_in,
             clock=services.clock,
             login_time=config.limits.login_time,
             tries=config.limits.tries,
             banner=config.notice,
             host_key=lambda: self.transport.host_key_blob,
-            on_refused=self._login.refused,
+            on_refused=login.refused,
         )
         self.transport = ServerTransport(
             identification=b"SSH-2.0-conchrec_" + __version__.encode(),
             host_keys=services.authority.outer_host_keys(services.outer_names),
             algorithms=context.settings.algorithms,
             powers=services.diffie_hellman.powers_of_peer(self._helper_share),
-            userauth=lambda: self._userauth,
+            userauth=lambda: userauth,
             clock=services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
             rekey_bytes=config.limits.rekey_bytes,

@@ -52,6 +52,11 @@ class TargetConnections:
     cannot show the reason itself.
     """
 
+    __slots__ = (
+        "_congested", "_context", "_is_ending", "_live", "_on_passthrough_end", "_pending",
+        "_pending_passthroughs", "_servers", "_tunnels", "_user",
+    )  # fmt: skip
+
     def __init__(
         self, user: OuterUser, context: ProxyContext, *, on_passthrough_end: Callable[[str], None]
     ) -> None:
@@ -325,6 +330,10 @@ class LiveTarget(Protocol):
 
 class _RecordedTarget:
     """A ConnectedTarget with an inner server, which records the sessions."""
+
+    __slots__ = (
+        "_access", "_connections", "_identification", "_link",
+    )  # fmt: skip
 
     def __init__(
         self, connections: TargetConnections, access: TargetAccess, identification: bytes, link: Link | None

@@ -53,6 +53,13 @@ class ByteProtocol(Protocol):
 class Tunnel:
     """An ITransport on a channel: ``attach`` gives it the channel's stream, ``start`` its protocol."""
 
+    __slots__ = (
+        "_capacity", "_early", "_got_eof", "_high", "_holds", "_host", "_is_flush_scheduled",
+        "_is_lost", "_low", "_on_closed", "_output", "_peer", "_protocol", "_stream", "_turns",
+        "_written", "_written_bytes", "disconnecting", "on_bytes", "on_pressure", "on_request",
+        "received", "sent",
+    )  # fmt: skip
+
     def __init__(self, turns: TurnScheduler, *, peer: object, host: object, capacity: int = WINDOW) -> None:
         """``capacity`` is the number of bytes that may wait here on their way to the target."""
         self._turns = turns
@@ -288,6 +295,10 @@ class OuterWindow:
 
     While the socket does not drain, no window is returned to the user's client.
     """
+
+    __slots__ = (
+        "_tunnel",
+    )  # fmt: skip
 
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel

@@ -45,6 +45,11 @@ class Upstream:
     ``on_banner`` gets the target's banner; ``on_lost`` is called when a connection that was READY ends.
     """
 
+    __slots__ = (
+        "_access", "_closed", "_handler", "_keepalive", "_lifecycle", "_link", "_login", "_on_lost",
+        "_running", "text",
+    )  # fmt: skip
+
     def __init__(
         self,
         access: TargetAccess,

@@ -224,6 +224,11 @@ class TargetLogin:
     connection's agent, or for the user.
     """
 
+    __slots__ = (
+        "_access", "_first_answer", "_lifecycle", "_link", "_offers", "_on_banner", "_settled",
+        "_text", "inner_agent", "questions",
+    )  # fmt: skip
+
     def __init__(
         self,
         access: TargetAccess,

@@ -16,6 +16,10 @@ from conchrec.ssh.userauth import Challenge
 class Questions:
     """The questions of one target: at most one is open. ``on_question`` is called for each."""
 
+    __slots__ = (
+        "_answer", "_on_question", "any", "open",
+    )  # fmt: skip
+
     def __init__(self, on_question: Callable[[], object]) -> None:
         self._on_question = on_question
         self._answer: Deferred[tuple[str, ...]] | None = None

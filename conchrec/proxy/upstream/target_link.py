@@ -19,6 +19,10 @@ class TargetLink:
     ``brake`` may be called before there is a link.
     """
 
+    __slots__ = (
+        "_brakes", "_unused", "link",
+    )  # fmt: skip
+
     def __init__(self, clock: Clock, link: Link | None) -> None:
         self.link = link
         self._brakes: tuple[str, ...] = ()

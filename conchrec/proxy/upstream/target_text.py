@@ -42,6 +42,10 @@ def end_text(lost: ConnectionEnd) -> str:
 class TargetText:
     """Marks the text of one target, whose ``name`` is a host name with or without a port."""
 
+    __slots__ = (
+        "_banner_left", "_banner_lines_left", "_mark",
+    )  # fmt: skip
+
     def __init__(self, name: str) -> None:
         self._mark = f"[{one_line(name, MAX_NAME)}] "
         self._banner_left = MAX_BANNER

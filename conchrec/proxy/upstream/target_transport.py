@@ -17,6 +17,10 @@ from conchrec.ssh.transport import ClientTransport
 class HostKeyCheck:
     """A ``HostCheck`` for one target, by the configured trust."""
 
+    __slots__ = (
+        "_now", "_target", "_trust", "verdict",
+    )  # fmt: skip
+
     def __init__(self, trust: HostTrust, target: Target, now: Callable[[], datetime]) -> None:
         self._trust = trust
         self._target = target

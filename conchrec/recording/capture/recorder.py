@@ -65,6 +65,11 @@ class RecorderStore(Protocol):
 class SessionRecorder:
     """Records one session channel. Created by ``LocalStore.open``."""
 
+    __slots__ = (
+        "__weakref__", "_facts", "_file", "_lifecycle", "_now", "_outcome", "_store", "_streams", "_writer",
+        "background", "head", "path",
+    )  # fmt: skip
+
     def __init__(
         self,
         info: SessionInfo,

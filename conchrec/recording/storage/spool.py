@@ -42,6 +42,10 @@ class SpoolFile(Protocol):
 class DiskFile:
     """A SpoolFile of the operating system."""
 
+    __slots__ = (
+        "_descriptor",
+    )  # fmt: skip
+
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
@@ -79,6 +83,11 @@ class Compressor(Protocol):
 class Spool:
     """A recording that grows. ``size``, ``lines`` and ``digest`` are of the complete lines in the file,
     before compression; ``stored`` is the size of the file itself."""
+
+    __slots__ = (
+        "_closed", "_closing", "_compressor", "_file", "_hash", "_is_entry_synced", "_sync_entry",
+        "lines", "size", "stored", "sync_requested",
+    )  # fmt: skip
 
     def __init__(
         self, file: SpoolFile, entry: Callable[[], None] = lambda: None, packer: Compressor | None = None
