@@ -18,7 +18,8 @@ from conchrec.audit import log as audit_log_module
 from conchrec.audit.chain import ChainLink, Head, head_of
 from conchrec.audit.events import Exec, Resize
 from conchrec.audit.heads import AuditHeadFile
-from conchrec.audit.log import HEAD_LINES, HEAD_SECONDS, NO_WAIT_SECONDS, AuditLog
+from conchrec.audit.log import HEAD_LINES, HEAD_SECONDS, AuditLog
+from conchrec.audit.log_file import NO_WAIT_SECONDS
 from conchrec.errors import WriteFailed
 from tests.support.auditlog import SIGNER, audit_log, events, lines
 
@@ -302,7 +303,7 @@ def test_reports_no_torn_line_while_it_is_being_written(
     log.emit(Exec(command="first"))
     with log.path.open("ab", buffering=0) as file:
         file.write(b'{"event":')
-        monkeypatch.setattr("conchrec.audit.log.time.sleep", lambda _: file.write(b'"other"}\n'))
+        monkeypatch.setattr("conchrec.audit.log_file.time.sleep", lambda _: file.write(b'"other"}\n'))
         log.emit(Exec(command="second"))
     assert [event["event"] for event in events(log.path)] == ["exec", "other", "exec"]
 
