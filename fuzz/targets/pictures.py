@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from conchrec.recording.format.asciicast import Event
-from conchrec.recording.playback.player import Outline, Player
+from conchrec.recording.playback.outline import Outline
+from conchrec.recording.playback.player import Player
 from fuzz.limits import Broken
 from fuzz.target import Each, Target
 

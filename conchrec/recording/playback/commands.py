@@ -14,8 +14,9 @@ from conchrec.recording.catalogue.library import LibraryEntry, complete_lines, e
 from conchrec.recording.format.asciicast import Event
 from conchrec.recording.playback.follow import CompleteRecording, Follower, Tail
 from conchrec.recording.playback.frame import PictureShow
+from conchrec.recording.playback.outline import OutlineReader
 from conchrec.recording.playback.plain_output import PlainOutput, followed_parts, output_parts, text_parts
-from conchrec.recording.playback.player import OutlineReader, Player
+from conchrec.recording.playback.player import Player
 from conchrec.recording.storage.recipients import Identities
 
 Opening: TypeAlias = Iterator[PictureShow | PlainOutput | None]

@@ -14,15 +14,11 @@ from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
 from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry
 from conchrec.recording.format.asciicast import OUTPUT, RESIZE, Damaged, Event, Header
-from conchrec.recording.playback.frame import Frame
-from conchrec.recording.playback.player import (
-    FRAME_SECONDS,
-    STEP,
-    KeyDecoder,
-    format_clock,
-    resize_screen,
-    split_output,
-)
+from conchrec.recording.playback.frame import FRAME_SECONDS, Frame
+from conchrec.recording.playback.keys import KeyDecoder
+from conchrec.recording.playback.progress_line import format_clock
+from conchrec.recording.playback.replay import resize_screen, split_output
+from conchrec.recording.playback.step_costs import STEP
 from conchrec.recording.storage.encodings import is_compressed, open_regular_file
 from conchrec.recording.storage.layout import MANIFEST
 from conchrec.recording.terminal.painter import Painter, render_lines

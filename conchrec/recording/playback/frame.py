@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+FRAME_SECONDS = 1 / 25
+"""The shortest time between two pictures."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
@@ -31,9 +34,11 @@ class Show(Protocol):
 
 
 class PictureShow(Show, Protocol):
-    """A show of pictures at a terminal. ``problem`` says at the end what could not be read, if anything."""
+    """A show of pictures at a terminal."""
 
-    problem: str
+    @property
+    def problem(self) -> str:
+        """What could not be read, at the end; empty if everything could."""
 
     def picture(self) -> str:
         """Return what is on the screen, as lines."""

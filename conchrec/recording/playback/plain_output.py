@@ -13,7 +13,7 @@ from conchrec.errors import RecordingError
 from conchrec.recording.format.asciicast import OUTPUT, Event
 from conchrec.recording.playback.follow import POLL_SECONDS, CompleteRecording, Tail
 from conchrec.recording.playback.frame import Frame
-from conchrec.recording.playback.player import split_output
+from conchrec.recording.playback.replay import split_output
 from conchrec.recording.terminal.sanitize import SafeOutput
 from conchrec.recording.terminal.transcript import Transcript
 

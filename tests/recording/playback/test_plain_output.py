@@ -20,7 +20,7 @@ from conchrec.recording.playback.plain_output import (
     output_parts,
     text_parts,
 )
-from conchrec.recording.playback.player import PIECE
+from conchrec.recording.playback.step_costs import PIECE
 from conchrec.recording.terminal.sanitize import SafeOutput
 from conchrec.recording.terminal.transcript import Transcript
 

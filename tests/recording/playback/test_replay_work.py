@@ -13,14 +13,9 @@ from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry, com
 from conchrec.recording.format.asciicast import Damaged, Event, Header, event_line
 from conchrec.recording.playback.follow import Follower, Tail
 from conchrec.recording.playback.frame import Frame
-from conchrec.recording.playback.player import (
-    MOST_MARKERS,
-    PIECE,
-    STEP,
-    Outline,
-    OutlineReader,
-    Player,
-)
+from conchrec.recording.playback.outline import MOST_MARKERS, Outline, OutlineReader
+from conchrec.recording.playback.player import Player
+from conchrec.recording.playback.step_costs import PIECE, STEP
 from conchrec.recording.storage.encodings import ZstdFrames
 from conchrec.recording.terminal.painter import MOST, Painter
 from conchrec.recording.terminal.screen import LARGEST_CELLS, SEQUENCE, Screen
