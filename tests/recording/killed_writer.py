@@ -21,8 +21,9 @@ from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.session_id import new_session_id
 from conchrec.recording.format.signatures import RecordingSigner
+from conchrec.recording.open_recordings import MERGE_SECONDS
 from conchrec.recording.storage.layout import RecordingTree
-from conchrec.recording.store import MERGE_SECONDS, LocalStore
+from conchrec.recording.store import LocalStore
 
 
 class Loop(Clock, Protocol):

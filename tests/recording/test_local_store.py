@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from conchrec.errors import SpoolFull, WriteFailed
 from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.format.settings import Fsync
-from conchrec.recording.store import SYNC_BYTES, TICK_SECONDS
+from conchrec.recording.open_recordings import SYNC_BYTES, TICK_SECONDS
 from tests.recording.failing_file import FailingFile
 from tests.recording.recording_bench import Bench, events, result
 

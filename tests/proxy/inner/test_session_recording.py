@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from conchrec.access.options import Record, SessionOptions
@@ -21,6 +21,7 @@ from conchrec.proxy.refusals import failure_event
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
+from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.manifest import Manifest
 from conchrec.ssh import messages as m
 from tests.proxy.inner import test_session_files
@@ -102,9 +103,9 @@ class Stage:
         return [event for event in self.log.events if isinstance(event, events.RecordingFailed)]
 
 
-def not_sealed(recorder: SessionRecorder, manifest: Manifest) -> Deferred[ClosedRecording]:
+def not_sealed(finisher: Finisher, manifest: Manifest, *, durable: bool = True) -> NoReturn:
     """Let the manifest, the signature or the ledger fail."""
-    return fail(WriteFailed("this session cannot be recorded", os.strerror(errno.EIO)))
+    raise WriteFailed("this session cannot be recorded", os.strerror(errno.EIO))
 
 
 @pytest.mark.parametrize("record", Record)
@@ -114,7 +115,7 @@ def test_audits_failure_at_close(
 ) -> None:
     stage = Stage(tmp_path, record)
     if when == "seal":
-        monkeypatch.setattr(stage.store, "seal", not_sealed)
+        monkeypatch.setattr(Finisher, "seal", not_sealed)
     else:
         stage.fill()
     stage.close()

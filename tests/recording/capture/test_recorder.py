@@ -24,7 +24,7 @@ from conchrec.recording.format.manifest import Manifest, Pty, Status, StreamTota
 from conchrec.recording.format.settings import Fsync, InputPolicy
 from conchrec.recording.format.signatures import CHECKPOINT
 from conchrec.recording.format.transfer_account import Files, Operation
-from conchrec.recording.store import MERGE_SECONDS, TICK_SECONDS
+from conchrec.recording.open_recordings import MERGE_SECONDS, TICK_SECONDS
 from tests.recording.failing_file import FailingFile
 from tests.recording.recording_bench import NOON, Bench, cast, events, output, result
 
