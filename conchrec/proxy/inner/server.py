@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.access.options import SessionOptions
 from conchrec.clock import DelayedCall
-from conchrec.errors import AccessDenied, ConchrecError
+from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy import refusals
 from conchrec.proxy.authorization import decide_again
@@ -25,8 +24,8 @@ from conchrec.proxy.dial.dialer import Link
 from conchrec.proxy.inner.forward_rules import DIRECT
 from conchrec.proxy.inner.forwarding import Forwards
 from conchrec.proxy.inner.login import InnerLogin
-from conchrec.proxy.inner.session import Session
-from conchrec.proxy.inner.session_limits import NO_MORE_SESSIONS, SessionLimits
+from conchrec.proxy.inner.open_sessions import OpenSessions
+from conchrec.proxy.inner.session_limits import NO_MORE_SESSIONS
 from conchrec.proxy.inner.unknown_messages import unknown_channel
 from conchrec.proxy.login import approval_step
 from conchrec.proxy.relay.tunnel import OuterWindow, Tunnel
@@ -43,8 +42,6 @@ from conchrec.ssh.transport import ConnectionEnd, ServerTransport
 from conchrec.ssh.userauth_server import UserAuthServer
 from conchrec.text import one_line
 
-_log = Logger()
-
 #: How long to wait, after the first channel of a client, for its request to forward an agent.
 AGENT_SECONDS = 0.4
 #: The same for a client that opens no channel.
@@ -60,9 +57,8 @@ class TargetServer:
     """The inner connection of one user to one target. ``start`` it once; ``on_end`` is called at its end."""
 
     __slots__ = (
-        "_access", "_connection", "_context", "_disconnect_timer", "_forwards", "_has_ended",
-        "_limits", "_on_end", "_services", "_session_limits", "_sessions", "_timers", "_transport",
-        "_tunnel", "_userauth", "upstream",
+        "_access", "_context", "_disconnect_timer", "_forwards", "_has_ended", "_limits", "_on_end",
+        "_sessions", "_timers", "_transport", "_tunnel", "_userauth", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -76,11 +72,11 @@ class TargetServer:
     ) -> None:
         self._access = access
         self._context = access.context
-        self._services = access.services
         self._tunnel = tunnel
         self._on_end = on_end
         self._limits = TimeLimits(access, self.end_with_reason)
-        config, requested = self._context.settings.config, access.destination.requested
+        services, requested = access.services, access.destination.requested
+        config = self._context.settings.config
         self.upstream = Upstream(
             access,
             _TargetHandler(lambda: self._forwards),
@@ -95,10 +91,11 @@ class TargetServer:
             say=self._show_banner,
             algorithms=lambda: self._transport.agreed_names,
         )
+        login.upstream = self.upstream
         userauth = UserAuthServer(
             login,
             connection=self._logged_in,
-            clock=self._services.clock,
+            clock=services.clock,
             login_time=config.limits.login_time,
             tries=config.limits.tries,
             host_key=lambda: self._transport.host_key_blob,
@@ -106,29 +103,26 @@ class TargetServer:
         )
         self._transport = ServerTransport(
             identification=mirrored_identification(identification),
-            host_keys=self._services.authority.inner_host_keys(requested.host, requested.port),
+            host_keys=services.authority.inner_host_keys(requested.host, requested.port),
             algorithms=self._context.settings.algorithms,
-            powers=self._services.diffie_hellman.powers_of_peer(lambda: f"user {access.identity.user}"),
+            powers=services.diffie_hellman.powers_of_peer(lambda: f"user {access.identity.user}"),
             userauth=lambda: userauth,
-            clock=self._services.clock,
+            clock=services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
             rekey_bytes=config.limits.rekey_bytes,
             rekey_time=config.limits.rekey_time,
-            share=self._services.turns.of_user(access.identity.user),
+            share=services.turns.of_user(access.identity.user),
         )
-        login.upstream = self.upstream
         #: The inner login; None after it.
         self._userauth: UserAuthServer | None = userauth
-        self._connection: Connection | None = None
-        self._sessions: set[Session] = set()
-        self._session_limits = SessionLimits(
+        self._sessions = OpenSessions(
             access,
             self.upstream,
-            open_count=lambda: len(self._sessions),
-            begin=self._begin_session,
+            wait_for_agent=lambda: self._timers.start("agent", AGENT_SECONDS, self.upstream.inner_settled),
+            on_session_end=self._end_soon_if_useless,
             is_over=lambda: self._has_ended,
         )
-        self._timers = Timers(self._services.clock)
+        self._timers = Timers(services.clock)
         self._has_ended = False
         #: Disconnects after the sessions had time to show why they end.
         self._disconnect_timer: DelayedCall | None = None
@@ -148,7 +142,7 @@ class TargetServer:
     @property
     def session_count(self) -> int:
         """The number of open and of delayed sessions."""
-        return len(self._sessions) + self._session_limits.delayed_count
+        return self._sessions.count
 
     def brake(self, on: bool) -> None:
         """Read nothing from the target while the outer connection's socket does not drain."""
@@ -174,14 +168,7 @@ class TargetServer:
             return
         self._limits.apply(options)
         self._forwards.recheck()
-        policy, now = context.settings.policy, self._services.now()
-        for session in tuple(self._sessions):
-            locked = policy.lock_on(now, lambda lock: lock.is_of_session(session.sid))  # noqa: B023
-            if locked is not None:
-                text = f"an administrator ended this session: {locked}. Ask your administrator"
-                session.end(Reason(ReasonCode.SESSION_LOCKED, text))
-            else:
-                session.recheck()
+        self._sessions.recheck()
 
     def _ask_policy_again(self) -> SessionOptions:
         """Ask the policy again. Raises AccessDenied."""
@@ -205,14 +192,13 @@ class TargetServer:
         """End the connection, and show ``text`` in each session, or without one in the disconnect message."""
         if self._has_ended:
             return
-        informed = [session for session in tuple(self._sessions) if session.end(text)]
-        if informed:
+        reason = f"conchrec: {text}"
+        if self._sessions.end_with_reason(text):
             self._end()
-            self._disconnect_timer = self._services.clock.callLater(
-                LAST_WORDS_SECONDS, self._disconnect, f"conchrec: {text}"
-            )
+            clock = self._access.services.clock
+            self._disconnect_timer = clock.callLater(LAST_WORDS_SECONDS, self._disconnect, reason)
         else:
-            self._disconnect(f"conchrec: {text}")
+            self._disconnect(reason)
 
     # --- the inner login
 
@@ -225,10 +211,9 @@ class TargetServer:
             self._userauth.send_banner(text)
 
     def _logged_in(self, identity: Identity) -> Connection:
-        self._connection = Connection(
+        return Connection(
             self, max_channels=self._context.settings.config.limits.channels, exceeded=self._channels_exceeded
         )
-        return self._connection
 
     def _channels_exceeded(self, why: str) -> None:
         self._context.emit(
@@ -246,8 +231,7 @@ class TargetServer:
         access.agents.inner.connection = connection
         self._forwards.user = connection
         self._limits.begin()
-        if self._is_useless:
-            self._end_soon()
+        self._end_soon_if_useless()
         # ``ssh -N`` may open no channel for a long time, but the target limits the time for our login.
         self._timers.start("agent", IDLE_AGENT_SECONDS, self.upstream.inner_settled)
         self.upstream.when_ready().addCallbacks(self._target_ready, self._target_failed)
@@ -258,7 +242,7 @@ class TargetServer:
         if self._has_ended:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(refusals.CONNECTION_ENDING))
         elif kind == b"session":
-            self._session_limits.admit(opening)
+            self._sessions.admit(opening)
         elif kind in DIRECT:
             self._forwards.open_from_user(opening)
         else:
@@ -268,34 +252,13 @@ class TargetServer:
             reason = Reason(ReasonCode.UNKNOWN_CHANNEL_TYPE, text)
             opening.refuse(m.UNKNOWN_CHANNEL_TYPE, refusals.reason_line(reason))
 
-    def _begin_session(self, opening: IncomingOpen) -> None:
-        access, upstream = self._access, self.upstream
-        session = Session(
-            access,
-            opening,
-            inner_settled=upstream.inner_settled,
-            on_end=self._session_ended,
-            on_granted=self._session_limits.session_granted,
-        )
-        self._sessions.add(session)
-        if access.denied is not None:
-            session.fail(access.denied)
-        elif upstream.connection is not None and upstream.state is UpstreamState.READY:
-            session.open_target(upstream.connection)
-        else:
-            session.confirm_early()
-            self._timers.start("agent", AGENT_SECONDS, upstream.inner_settled)
-            upstream.when_ready().addCallbacks(
-                session.open_target, lambda failure: session.fail(_error(failure))
-            )
-
     def global_requested(self, request: IncomingRequest) -> None:
         """Handle a global request of the user's client."""
         if self._has_ended:
             request.reply(False)
         elif request.name == NO_MORE_SESSIONS:
             request.reply(True)
-            self._session_limits.stop()
+            self._sessions.refuse_more()
         elif request.name == b"hostkeys-prove-00@openssh.com":
             request.reply(False)
         elif request.name == KEEPALIVE and self.upstream.state is not UpstreamState.READY:
@@ -307,13 +270,6 @@ class TargetServer:
     def connection_stopped(self) -> None:
         """End the connection to the target, because the user's client has disconnected."""
         self._end()
-
-    # --- sessions
-
-    def _session_ended(self, session: Session) -> None:
-        self._sessions.discard(session)
-        if self._is_useless:
-            self._end_soon()
 
     # --- the target
 
@@ -345,6 +301,10 @@ class TargetServer:
     @property
     def _is_useless(self) -> bool:
         return self._access.denied is not None or self.upstream.state is UpstreamState.LOST
+
+    def _end_soon_if_useless(self) -> None:
+        if self._is_useless:
+            self._end_soon()
 
     def _end_soon(self) -> None:
         self._timers.start("useless", USELESS_SECONDS, self._end_if_useless)
@@ -413,12 +373,3 @@ def mirrored_identification(identification: bytes) -> bytes:
     software = identification.split(b"-", 2)[2] if identification.count(b"-") >= 2 else b"unknown"
     name = bytes(byte for byte in software.split(b" ", 1)[0] if 0x21 <= byte <= 0x7E)[:200]
     return b"SSH-2.0-" + (name or b"unknown") + b" conchrec"
-
-
-def _error(failure: Failure) -> ConchrecError:
-    """Return why the target could not be reached; an unexpected error is logged, and reported as internal."""
-    error = failure.value
-    if isinstance(error, ConchrecError):
-        return error
-    _log.failure("unexpected error in the connection to a target", failure=failure)
-    return ConchrecError("internal error", code=ReasonCode.INTERNAL_ERROR)
