@@ -28,6 +28,8 @@ class OuterChannels:
     nothing records: the DISCONNECT of the outer connection is all that can show the reason then.
     """
 
+    __slots__ = ("_context", "_end", "_is_ending", "_no_more_sessions", "_sessions", "_user", "targets")
+
     def __init__(self, user: OuterUser, context: ProxyContext, *, end: Callable[[str], None]) -> None:
         self._user = user
         self._context = context

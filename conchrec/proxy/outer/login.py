@@ -37,8 +37,11 @@ from conchrec.text import one_line
 class OuterLogin:
     """The Authenticator of the outer connection. It stores whom the login has proved in ``user``.
 
-    ``say`` shows a banner, ``transport`` returns the transport of the connection.
+    ``say`` shows a banner, ``transport`` returns the transport of the connection. Nothing refers to it after
+    the login.
     """
+
+    __slots__ = ("_context", "_first", "_say", "_shown", "_transport", "_user")
 
     def __init__(
         self,
@@ -148,7 +151,9 @@ class OuterLogin:
         await passwords.ask_code(first.user, self._user.source, ask)
         check_unchanged(self._context, passwords, first.user)
         try:
-            identity = self._renewed(first)
+            identity = self._context.settings.credentials.renewed_identity(
+                first, self._user.source, self._context.services.now()
+            )
         except AccessDenied as error:
             self._show_once(error.public)
             raise
@@ -180,25 +185,4 @@ class OuterLogin:
             events.AuthRefused(
                 user=user, addr=self._user.address, cid=self._user.cid, reason=reason, method=method
             )
-        )
-
-    def check_again(self) -> None:
-        """Check the login of the user again, after a change of the users, the locks or the time.
-
-        Raises AccessDenied, audited; the user has no roles then, so that what is in progress, and asks the
-        policy later, is denied.
-        """
-        user = self._user
-        try:
-            user.set_identity(self._renewed(user.identity))
-        except AccessDenied as error:
-            self._context.emit(events.SessionRejected(**user.who(), reason=error.public, rule="login"))
-            user.set_identity(replace(user.identity, roles=()))
-            raise
-
-    def _renewed(self, identity: Identity) -> Identity:
-        """Return the identity as the same login would have it now. Raises AccessDenied."""
-        context = self._context
-        return context.settings.credentials.renewed_identity(
-            identity, self._user.source, context.services.now()
         )

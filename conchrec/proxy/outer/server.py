@@ -16,14 +16,14 @@ from conchrec import __version__
 from conchrec.access.rate_limit import counted_as
 from conchrec.audit import events
 from conchrec.clock import DelayedCall
-from conchrec.errors import AccessDenied, ConchrecError
+from conchrec.errors import ConchrecError
 from conchrec.model import Identity, host_and_port
 from conchrec.proxy import time_limits
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.outer.channels import OuterChannels
 from conchrec.proxy.outer.connection_limits import ConnectionLimits
 from conchrec.proxy.outer.login import OuterLogin
-from conchrec.proxy.outer.login_expiry import LoginExpiry
+from conchrec.proxy.outer.login_validity import LoginValidity
 from conchrec.proxy.outer.targets import TargetConnections
 from conchrec.proxy.outer.user import OuterUser
 from conchrec.reasons import ReasonCode
@@ -49,8 +49,8 @@ class OuterConnection:
     """One user's connection. A ``LiveConnection`` after the login, and the ``ConnectionHandler`` then."""
 
     __slots__ = (
-        "_began", "_channels", "_context", "_disconnect_timer", "_expiry", "_is_ending", "_keepalive",
-        "_limits", "_login", "_user", "transport",
+        "_began", "_channels", "_context", "_disconnect_timer", "_is_ending", "_keepalive", "_limits",
+        "_user", "_validity", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +64,7 @@ class OuterConnection:
         self._limits = limits
         self._began = services.clock.seconds()
         self._user = user = OuterUser(addr, local=lambda: _local_address(self.transport))
-        self._login = login = OuterLogin(
+        login = OuterLogin(
             context,
             user,
             say=lambda text: userauth.send_banner(text),
@@ -94,7 +94,7 @@ class OuterConnection:
             share=services.turns.of_address(counted_as(user.source)),
         )
         self._channels = OuterChannels(user, context, end=self.end_with_reason)
-        self._expiry = LoginExpiry(user, services.clock, now=services.now, end=self.end_with_reason)
+        self._validity = LoginValidity(context, user, end=self.end_with_reason)
         self._keepalive: Keepalive | None = None
         self._is_ending = False
         self._disconnect_timer: DelayedCall | None = None
@@ -131,21 +131,15 @@ class OuterConnection:
 
     def recheck(self) -> None:
         """Check the login and all that is open again, after a change of the policy, locks or users."""
-        if self._is_ending:
-            return
-        try:
-            self._login.check_again()
-        except AccessDenied as error:
-            self.end_with_reason(error.public)
-        else:
+        if not self._is_ending and self._validity.check_user():
             self._channels.recheck()
 
     def recheck_expired(self, now: datetime) -> None:
         """Check again all that was allowed until a time that has passed at ``now``."""
         if self._is_ending:
             return
-        if self._expiry.is_reached(now):
-            self._expiry.start()
+        if self._validity.is_expired(now):
+            self._validity.check_expiry()
         else:
             self._channels.recheck_expired(now)
 
@@ -207,7 +201,7 @@ class OuterConnection:
             ),
         )
         self._context.registry.add_connection(self)
-        self._expiry.start()
+        self._validity.check_expiry()
         self.transport.registerProducer(_Pressure(self._channels.targets), True)
 
     def channel_requested(self, opening: IncomingOpen) -> None:
@@ -228,7 +222,7 @@ class OuterConnection:
         self._context.registry.remove_connection(self)
         if self._keepalive is not None:
             self._keepalive.stop()
-        self._expiry.stop()
+        self._validity.stop()
         if self._disconnect_timer is not None and self._disconnect_timer.active():
             self._disconnect_timer.cancel()
 

@@ -19,6 +19,8 @@ class OuterUser:
     ``local`` returns the proxy's address and port that the user connected to.
     """
 
+    __slots__ = ("_identity", "_local", "address", "agent", "cid", "peer", "proofs", "source")
+
     def __init__(self, peer: IAddress | None, *, local: Callable[[], str]) -> None:
         self.peer = peer
         #: The user's address without a port, and with it.
@@ -45,7 +47,7 @@ class OuterUser:
         return self._identity
 
     def set_identity(self, identity: Identity) -> None:
-        """Store whom the login has proved, or a new check of it. Only the login (``OuterLogin``) calls it."""
+        """Store whom the login has proved (``OuterLogin``), or a new check of it (``LoginValidity``)."""
         self._identity = identity
 
     def origin(self) -> Origin:
