@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from conchrec.clock import Clock, utc_now
 from conchrec.disk_space import check_room
@@ -30,8 +29,6 @@ from conchrec.recording.storage import spool
 from conchrec.recording.storage.encodings import ZstdFrames
 from conchrec.recording.storage.layout import COMPRESSED
 from conchrec.threads import InThread
-
-_log = Logger()
 
 PAUSE_SECONDS = 0.004
 """How long work in a thread sleeps after each millisecond or so, because other threads need Python's lock."""

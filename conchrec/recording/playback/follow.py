@@ -15,7 +15,7 @@ from conchrec.reasons import ReasonCode
 from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry
 from conchrec.recording.format.asciicast import OUTPUT, RESIZE, Damaged, Event, Header
 from conchrec.recording.playback.frame import FRAME_SECONDS, Frame
-from conchrec.recording.playback.keys import KeyDecoder
+from conchrec.recording.playback.key_decoder import KeyDecoder
 from conchrec.recording.playback.progress_line import format_clock
 from conchrec.recording.playback.replay import resize_screen, split_output
 from conchrec.recording.playback.step_costs import STEP

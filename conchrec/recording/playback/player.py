@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from conchrec.recording.format.asciicast import OUTPUT, Event
 from conchrec.recording.playback.frame import FRAME_SECONDS, Frame
-from conchrec.recording.playback.keys import KeyDecoder
+from conchrec.recording.playback.key_decoder import KeyDecoder
 from conchrec.recording.playback.outline import Outline
 from conchrec.recording.playback.progress_line import ProgressLine
 from conchrec.recording.playback.replay import Replay

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from conchrec.errors import RecordingError
 from conchrec.recording.format.asciicast import Damaged, Event, Header, event_line
 from conchrec.recording.playback.frame import Frame
-from conchrec.recording.playback.keys import KeyDecoder
+from conchrec.recording.playback.key_decoder import KeyDecoder
 from conchrec.recording.playback.outline import Outline, OutlineReader
 from conchrec.recording.playback.player import SHOWN_SECONDS, Player
 from conchrec.recording.terminal.painter import LEAVE
