@@ -221,8 +221,8 @@ class Section:
             entry.problem(str(error))
             return None
 
-    def size(self, key: str, default: int, *, least: int = 0) -> int:
-        """A number of bytes, at least ``least`` MiB."""
+    def size(self, key: str, default: int, *, least: int = 0, most: int | None = None) -> int:
+        """A number of bytes, from ``least`` to ``most`` MiB."""
         entry = self.entry(key)
         if entry is None:
             return default
@@ -233,6 +233,9 @@ class Section:
             return default
         if size < least << 20:
             entry.problem(f"invalid size {_quoted(entry.text)}: must be at least {least}MiB")
+            return default
+        if most is not None and size > most << 20:
+            entry.problem(f"invalid size {_quoted(entry.text)}: must be at most {most >> 10}GiB")
             return default
         return size
 

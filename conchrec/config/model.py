@@ -266,9 +266,11 @@ class Limits:
     target_handshakes: int = 8
     """How many key exchanges with one target may be in progress. sshd itself begins to drop connections at
     10 (`MaxStartups`)."""
-    rekey_bytes: int = field(default=1 << 30, metadata={**SIZE, "least": 1})
+    # The smallest packet has 28 bytes, so 32 GiB are less than 2**31 packets. ChaCha20 must not seal 2**32
+    # packets with one key, and AES should not encrypt 2**32 blocks (RFC 4344 section 3.2).
+    rekey_bytes: int = field(default=1 << 30, metadata={**SIZE, "least": 1, "most": 32 * 1024})
     """After this many bytes in both directions together, the proxy renews the keys of a connection, with
-    users and with targets; at least 1MiB. sshd's `RekeyLimit`."""
+    users and with targets; from 1MiB to 32GiB. sshd's `RekeyLimit`."""
     rekey_time: timedelta = timedelta(hours=1)
     """After this time the proxy renews the keys of a connection, with users and with targets."""
     connect_timeout: timedelta = timedelta(seconds=30)

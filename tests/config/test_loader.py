@@ -545,6 +545,8 @@ def test_requires_users_and_roles(read: Read) -> None:
         (NOBODY + "limits: {logintime: 3s}\n", ["3 limits.logintime: unknown key; did you mean login_time?"]),
         (NOBODY + "limits: {rekey_bytes: 1000KiB}\n",
          ["3 limits.rekey_bytes: invalid size '1000KiB': must be at least 1MiB"]),
+        (NOBODY + "limits: {rekey_bytes: 33GiB}\n",
+         ["3 limits.rekey_bytes: invalid size '33GiB': must be at most 32GiB"]),
         (NOBODY + "limits: {rekey_bytes: 0}\n",
          ["3 limits.rekey_bytes: invalid size '0': must be at least 1MiB"]),
         (NOBODY + "recordings: {min_free: 5}\n",
