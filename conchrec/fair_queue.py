@@ -24,6 +24,11 @@ class FairQueue(Generic[T]):
         """The number of items of all names."""
         return self._size
 
+    @property
+    def names_count(self) -> int:
+        """The number of names that have items."""
+        return len(self._lines)
+
     def count(self, name: str) -> int:
         """The number of items of one name."""
         return len(self._lines.get(name, ()))

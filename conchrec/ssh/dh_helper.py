@@ -48,7 +48,8 @@ MAX_WAITING = 1024
 #: The number of key pairs that are made ahead. Each takes 20 ms of the process, and one waiting connection
 #: needs one: together 20 ms after a burst.
 KEY_PAIRS_AHEAD = 4
-#: While more requests than this wait, sntrup761 is not offered: a key pair would take most of a second.
+#: While requests of this many peers wait, which have turns, sntrup761 is not offered: a key pair would take
+#: most of a second.
 MAX_WAITING_FOR_KEY_PAIR = 32
 #: If a request takes longer than this, the process hangs and is killed.
 ANSWER_SECONDS = 20.0
@@ -212,7 +213,7 @@ class DiffieHellmanHelper:
         if self._key_pairs:
             return True
         is_running = self._process is not None and not self._stopped
-        return is_running and self._makes_key_pairs and len(self._queue) < MAX_WAITING_FOR_KEY_PAIR
+        return is_running and self._makes_key_pairs and self._queue.names_count < MAX_WAITING_FOR_KEY_PAIR
 
     def key_pair(self, peer: str) -> Deferred[KemKeyPair]:
         """Return a key pair of sntrup761 that was never returned before. Fails as ``powers`` does."""
@@ -319,10 +320,11 @@ class DiffieHellmanHelper:
 
     def answered(self, strings: tuple[bytes, ...]) -> None:
         """Handle the result of the current request. Called by the pipe."""
+        if self._deadline is None or not self._deadline.active():
+            return  # too late: the process was killed, and ``ended`` handles the request
         request, self._current = self._current, None
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._deadline.cancel()
+        self._deadline = None
         # Let the process compute the next request while this result is used.
         self._send_next()
         if request is not None and not request.abandoned:

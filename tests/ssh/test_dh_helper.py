@@ -235,6 +235,8 @@ async def test_offers_no_key_pair_while_many_wait(make: Callable[..., Setting]) 
     setting = make()
     setting.process.freeze()
     answers = [setting.ask(str(number)) for number in range(MAX_WAITING_FOR_KEY_PAIR)]
+    # One peer with many requests delays nobody by more than one of them.
+    answers += [setting.ask("1") for _ in range(MAX_WAITING_FOR_KEY_PAIR)]
     assert setting.helper.has_key_pairs()
     answers += [setting.ask("a")]
     assert not setting.helper.has_key_pairs()
@@ -381,6 +383,20 @@ def test_kills_process_that_does_not_answer() -> None:
     assert setting.outcomes == [0]
     clock.advance(ANSWER_SECONDS)
     assert setting.process.is_alive, "an answer stops the watch"
+
+
+def test_keeps_request_when_killed_process_answers_late() -> None:
+    """As after the machine was suspended: the timer is due before the pipe is read."""
+    clock, setting = timed()
+    first = setting.process
+    assert isinstance(first, FakeProcess)
+    first.freeze()
+    setting.ask()
+    clock.callLater(ANSWER_SECONDS, first.thaw)
+    clock.advance(ANSWER_SECONDS)
+    clock.pump([0, 0, 0.5, 0])
+    assert [process.is_alive for process in setting.processes.started] == [False, True]
+    assert setting.outcomes == [0]
 
 
 @pytest.mark.parametrize("junk", [b"\xff\xff\xff\xff", b"\0\0\0\5\0\0\0\x09x", b"\0\0\0\0"])
