@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 from collections.abc import Callable
 
 #: The interval at which the number of connections is checked.
@@ -40,10 +39,6 @@ class FreedMemory:
         self._most = max(self._most, count)
         if self._most - count < max(LEAST, self._most / 2) or now < self._not_before:
             return
-        # The objects of an ended connection refer to each other, so that only a full collection frees them.
-        # It is a pause, and made here only where it delays nobody; else the interpreter makes it in its time.
-        if not count:
-            gc.collect()
         self._release()
         self._most = count
         self._not_before = now + PAUSE_SECONDS

@@ -63,17 +63,6 @@ def test_pauses_between_returns(office: Office) -> None:
     assert office.check(0, PAUSE_SECONDS) == 2
 
 
-def test_collects_objects_only_without_connections(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    collections: list[int] = []
-    monkeypatch.setattr("conchrec.service.freed_memory.gc.collect", lambda: collections.append(office.count))
-    office.check(500)
-    office.check(10)
-    assert (office.returned, collections) == ([20.0], [])
-    office.check(500, PAUSE_SECONDS)
-    office.check(0)
-    assert collections == [0]
-
-
 def test_returns_heap_to_system() -> None:
     done = subprocess.run(
         [sys.executable, "-c", HEAP], check=True, capture_output=True, text=True, timeout=60
