@@ -187,17 +187,18 @@ class TurnScheduler:
         return more
 
     def _run(self, work: SlicedWork, seconds: float, messages: int) -> tuple[bool, float, int]:
-        """Run one slice.
+        """Run one slice. An error in it ends this work, and nobody else's turns.
 
         Return whether messages are left, the seconds used, and the number of messages handled.
         """
-        began = self._clock.seconds()
+        began, more = self._clock.seconds(), False
         self._is_running, self._slice_end, self._messages_left = True, began + seconds, messages
         try:
             more = work.run_slice(self._count_message)
-            if self._senders:
-                self._send_output()
+        except Exception:
+            _log.failure("unexpected error in a turn of a connection")
         finally:
+            self._send_output()
             self._is_running = False
         return more, self._clock.seconds() - began, messages - self._messages_left
 

@@ -7,9 +7,10 @@ reactor never waits for this socket to become writable: that saves two system ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IPullProducer
+from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
 from conchrec.ssh.backpressure import WriteBackpressure
@@ -19,8 +20,6 @@ _NO_BYTES = b""
 
 class Socket(Protocol):
     """The part of a Twisted TCP transport (``FileDescriptor``) that is used here."""
-
-    connected: int
 
     def write(self, data: bytes) -> None:
         """Send ``data`` when the socket is writable."""
@@ -32,6 +31,13 @@ class Socket(Protocol):
         """Call ``resumeProducing`` of a producer that is not streaming when all written bytes were sent."""
 
 
+def socket_of(transport: Any) -> Any:
+    """Return the transport without wrappers of Twisted (``haproxy:``), which do not pass on what is set."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport
+
+
 @implementer(IPullProducer)
 class SocketWriter:
     """The output of one connection. ``after_slice`` is that of its share (``fair_turns``).
@@ -41,7 +47,8 @@ class SocketWriter:
     """
 
     __slots__ = (
-        "_after_slice", "_is_blocked", "_is_due", "_pieces", "_pressure", "_size", "_socket", "limit",
+        "_after_slice", "_is_blocked", "_is_closed", "_is_due", "_pieces", "_pressure", "_size", "_socket",
+        "limit",
     )  # fmt: skip
 
     def __init__(
@@ -62,10 +69,13 @@ class SocketWriter:
         self._is_due = False
         #: Whether bytes wait in the buffer of Twisted.
         self._is_blocked = False
+        self._is_closed = False
         socket.registerProducer(self, False)
 
     def write(self, data: bytes) -> None:
         """Send ``data`` with everything else that is written in this slice."""
+        if self._is_closed:
+            return
         self._pieces.append(data)
         self._size += len(data)
         if self._size > self.limit and not self._pressure.full:
@@ -78,16 +88,18 @@ class SocketWriter:
 
     def finish(self) -> None:
         """Give everything to the socket, which is to be closed when all was sent."""
-        pieces, self._pieces = self._pieces, []
+        pieces = self._pieces
+        self.close()
         self._socket.write(_NO_BYTES.join(pieces))
 
-    def discard(self) -> None:
-        """Drop what was not sent: the socket is to be closed at once."""
+    def close(self) -> None:
+        """Drop what was not sent, and send nothing from now on: the socket is closed, or will be at once."""
+        self._is_closed = True
         self._pieces = []
 
     def _send(self) -> None:
         self._is_due = False
-        if self._is_blocked or not self._pieces or not self._socket.connected:
+        if self._is_blocked or not self._pieces:
             return
         data = self._pieces[0] if len(self._pieces) == 1 else _NO_BYTES.join(self._pieces)
         sent = self._socket.writeSomeData(data)

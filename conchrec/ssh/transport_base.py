@@ -32,7 +32,7 @@ from conchrec.ssh.key_exchange import MAX_BLOCKED, MAX_BLOCKED_EARLY, KeyExchang
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packet_reader import PacketReader
 from conchrec.ssh.peer_limits import MAX_BEHIND, MAX_UNREAD, SendBacklog
-from conchrec.ssh.socket_writer import SocketWriter
+from conchrec.ssh.socket_writer import SocketWriter, socket_of
 from conchrec.ssh.timers import Timers
 from conchrec.ssh.wire import Reader, string, uint32
 
@@ -73,6 +73,8 @@ class SSHTransport(Protocol):
         self.outbound = OutboundPackets()
         self._reader = PacketReader(self, self.inbound, clock, share)
         self._backpressure = WriteBackpressure()
+        #: The transport without wrappers: a socket or a tunnel.
+        self._socket: Any = None
         #: None if the transport is no socket, as for a tunnel, or if there is no share.
         self._writer: SocketWriter | None = None
         self._write: Callable[[bytes], object] = lambda data: None
@@ -187,12 +189,11 @@ class SSHTransport(Protocol):
             turn = getattr(self.transport, switch, None)
             if turn is not None:
                 turn(True)
-        if hasattr(self.transport, "SEND_LIMIT"):
-            self.transport.SEND_LIMIT = SEND_AT_MOST
-        if self.share is not None and IReadWriteDescriptor.providedBy(self.transport):
-            self._writer = SocketWriter(
-                self.transport, self._backpressure, self.share.after_slice, READ_AT_MOST
-            )
+        self._socket = socket = socket_of(self.transport)
+        if hasattr(socket, "SEND_LIMIT"):
+            socket.SEND_LIMIT = SEND_AT_MOST
+        if self.share is not None and IReadWriteDescriptor.providedBy(socket):
+            self._writer = SocketWriter(socket, self._backpressure, self.share.after_slice, READ_AT_MOST)
             self._write = self._writer.write
         else:
             self._write = self.transport.write
@@ -205,8 +206,8 @@ class SSHTransport(Protocol):
     def _set_read_size(self) -> None:
         """Set how many bytes are read from the socket at once."""
         size = READ_AT_MOST if self._is_logged_in else READ_EARLY
-        if hasattr(self.transport, "bufferSize"):
-            self.transport.bufferSize = size
+        if hasattr(self._socket, "bufferSize"):
+            self._socket.bufferSize = size
         if self._writer is not None:
             self._writer.limit = size
 
@@ -228,6 +229,8 @@ class SSHTransport(Protocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """Handle the end of the TCP connection. Called by Twisted."""
+        if self._writer is not None:
+            self._writer.close()
         # First handle what the peer sent before it closed the connection.
         if self._reader.end():
             self.input_ended()
@@ -279,7 +282,7 @@ class SSHTransport(Protocol):
         """Drop the connection and all data that was not sent."""
         self._is_closing = True
         if self._writer is not None:
-            self._writer.discard()
+            self._writer.close()
         if self.transport is not None and self.lost is None:
             self.transport.abortConnection()
 
@@ -306,7 +309,7 @@ class SSHTransport(Protocol):
             return
         self._reader.receive(data)
         if self._writer is not None and self._is_logged_in and self.share is not None:
-            self.transport.bufferSize = self.share.read_size
+            self._socket.bufferSize = self.share.read_size
 
     @property
     def share(self) -> Share | None:

@@ -152,6 +152,29 @@ def test_charges_nested_reader_to_current_slice() -> None:
     assert (outer.left, inner.left) == (0, 0)
 
 
+def test_gives_turns_to_others_after_error() -> None:
+    clock = Clock()
+    turns = TurnScheduler(clock)
+    log: list[Messages] = []
+    sent: list[str] = []
+    broken, other = (Messages(clock, turns.of_user(user), 200, log) for user in ("broken", "other"))
+
+    def fail_later() -> None:
+        if log.count(broken) == SLICE_MESSAGES + 1:
+            turns.after_slice(lambda: sent.append("what was written before"))
+            raise OSError("no such socket")
+
+    broken.on_message = fail_later
+    for reader in (broken, other):
+        reader.share.run(reader)
+    finish(clock)
+    assert (other.left, sent) == (0, ["what was written before"])
+    late = Messages(clock, broken.share, 200, log)
+    late.share.run(late)
+    finish(clock)
+    assert late.left == 0
+
+
 def test_sends_output_at_end_of_slice() -> None:
     """Also what a sender causes others to write; an error stops nobody else."""
     clock = Clock()

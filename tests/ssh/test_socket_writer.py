@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.internet.protocol import Factory
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from conchrec.ssh.backpressure import WriteBackpressure
-from conchrec.ssh.fair_turns import READ_AT_MOST, READ_WHILE_TYPING, TurnScheduler
+from conchrec.ssh.fair_turns import READ_AT_MOST, READ_WHILE_TYPING, SLICE_MESSAGES, TurnScheduler
 from conchrec.ssh.socket_writer import SocketWriter
 from conchrec.ssh.transport_base import READ_EARLY
 from tests.support.pair import Line, Pair
@@ -27,7 +30,6 @@ class FakeSocket:
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.connected = 1
         self.sent = b""
         self.waiting = b""
         self.calls = 0
@@ -151,15 +153,8 @@ def test_gives_everything_to_socket_that_is_to_be_closed(room: int) -> None:
 def test_discards_output_when_connection_is_dropped() -> None:
     scene = Scene(room=1000)
     scene.writer.write(b"nobody reads")
-    scene.writer.discard()
-    scene.end_slice()
-    assert scene.socket.sent == b""
-
-
-def test_sends_nothing_to_closed_socket() -> None:
-    scene = Scene(room=1000)
-    scene.writer.write(b"late")
-    scene.socket.connected = 0
+    scene.writer.close()
+    scene.writer.write(b"x" * (LIMIT + 1))
     scene.end_slice()
     assert (scene.socket.calls, scene.socket.waiting) == (0, b"")
 
@@ -205,7 +200,6 @@ def test_keeps_order_of_output(room: int, plan: list[Step]) -> None:
 class SocketLine(Line):
     """A line that is a socket of Twisted. ``at_once`` is what was sent without its buffer."""
 
-    connected = 1
     bufferSize = 64 * 1024
 
     def __init__(self) -> None:
@@ -227,13 +221,21 @@ class SocketLine(Line):
 class OverSocket:
     """A server on a socket, whose work is charged, and a client."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wraps: bool = False) -> None:
         self.pair = pair = Pair(connect=False)
         self.turns = TurnScheduler(pair.clock)
         self.share = self.turns.of_user("joe")
         pair.server.charge_to(self.share)
         self.line = pair.server_line = SocketLine()
-        pair.connect()
+        if wraps:
+            # As behind a ``haproxy:`` endpoint. ``makeConnection`` of the wrapper calls that of the server.
+            server: Any = pair.server
+            wrapper: Any = ProtocolWrapper(WrappingFactory(Factory()), server)
+            wrapper.makeConnection(self.line)
+            client: Any = pair.client
+            client.makeConnection(pair.client_line)
+        else:
+            pair.connect()
         self.settle()
 
     def settle(self) -> None:
@@ -259,8 +261,9 @@ def test_sends_answers_of_slice_together() -> None:
     assert len(scene.line.at_once) == 1
 
 
-def test_sets_read_size_of_socket() -> None:
-    scene = OverSocket()
+@pytest.mark.parametrize("wraps", [False, True])
+def test_sets_read_size_of_socket(wraps: bool) -> None:
+    scene = OverSocket(wraps=wraps)
     sizes = [scene.line.bufferSize]
     scene.log_in()
     for _ in range(2):
@@ -285,4 +288,19 @@ def test_sends_nothing_after_connection_is_dropped() -> None:
     scene.pair.server.sendPacket(2, b"\0\0\0\0")
     scene.pair.server.abort()
     finish(scene.pair.clock)
+    assert scene.line.at_once == []
+
+
+def test_writes_nothing_when_connection_is_lost_while_messages_wait() -> None:
+    """Many messages that are answered, then the end: the rest is handled without a socket."""
+    scene = OverSocket().log_in()
+    for _ in range(3 * SLICE_MESSAGES):
+        scene.pair.client.sendPacket(192, b"\0\0\0\1x")
+    scene.pair.server.dataReceived(bytes(scene.pair.client_line.unsent))
+    scene.pair.client_line.unsent.clear()
+    scene.line.at_once.clear()
+    scene.pair.server.connectionLost(Failure(ConnectionDone()))
+    assert scene.pair.server.lost is None
+    finish(scene.pair.clock)
+    assert scene.pair.server.lost is not None
     assert scene.line.at_once == []
