@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 
 from conchrec.proxy import refusals
 from conchrec.proxy.context import ProxyContext
-from conchrec.proxy.outer.session import OuterSession, as_error
+from conchrec.proxy.outer.internal_error import as_error
+from conchrec.proxy.outer.session import OuterSession
 from conchrec.proxy.outer.targets import TargetConnections
 from conchrec.proxy.outer.user import OuterUser
 from conchrec.proxy.target_names import parse_target

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from conchrec.access.options import VisibleRecordings
 from conchrec.audit import events
-from conchrec.errors import AccessDenied, ConchrecError
+from conchrec.errors import AccessDenied
 from conchrec.proxy import refusals
-from conchrec.proxy.commands import command_table
-from conchrec.proxy.commands.command_request import CommandRequest, Stdin, UsageError
+from conchrec.proxy.commands.command_request import CommandRequest, Stdin
 from conchrec.proxy.commands.output import Console
-from conchrec.proxy.commands.recordings import viewable_recordings
 from conchrec.proxy.context import ProxyContext
-from conchrec.proxy.login.second_factor import check_proof, required_mfa
+from conchrec.proxy.outer.command_run import REFUSED, CommandRun
+from conchrec.proxy.outer.internal_error import as_error
 from conchrec.proxy.outer.targets import TargetConnections
 from conchrec.proxy.outer.user import OuterUser
 from conchrec.proxy.relay.tunnel import Tunnel
@@ -28,17 +24,9 @@ from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import IncomingOpen
-from conchrec.text import one_line
-
-_log = Logger()
-T = TypeVar("T")
 
 #: The window for a command's standard input and for keys, in bytes.
 COMMAND_WINDOW = 128 * 1024
-#: The exit status of a command with invalid words (EX_USAGE of sysexits.h).
-USAGE = 64
-#: The exit status of a valid command that was refused or failed.
-REFUSED = 1
 #: The exit status of ssh itself where it cannot connect.
 FAILED = 255
 
@@ -61,19 +49,13 @@ class OuterSession:
         self._user = user
         self._targets = targets
         self._context = context
-        self._services = context.services
         self._on_end = on_end
         self._newline = "\n"
         self._console = Console(context.services.clock)
         self._started = False
         self._tunnel: Tunnel | None = None
         self._stdin = Stdin()
-        self._running: Deferred[None] | None = None
-        self._is_ending = False
-        self._request: CommandRequest | None = None
-        self._sees: VisibleRecordings | None = None
-        #: When the policy must decide again; None if time changes nothing.
-        self.until: datetime | None = None
+        self._command: CommandRun | None = None
         # Without a window the client sends no data before this is a tunnel or a command.
         self._stream = Stream.accept(opening, self, window=0)
         self._console.attach(self._stream)
@@ -152,35 +134,22 @@ class OuterSession:
             # A force-command in the user's certificate replaces any command, as sshd does it.
             self._stream.widen(COMMAND_WINDOW)
             forced = self._user.identity.force_command
-            self._command(forced or argument.decode("utf-8", "replace"))
+            self._start_command(forced or argument.decode("utf-8", "replace"))
         return True
 
-    def recheck(self) -> None:
-        """End a command if its user may no longer view the recordings that it could show at its start."""
-        request, order = self._request, list(VisibleRecordings)
-        if request is None or self._sees is None or self._is_ending:
-            return
-        self._update_until()
-        if order.index(viewable_recordings(request)) < order.index(self._sees):
-            self.cancel()
-            reason = Reason(
-                ReasonCode.ROLES_CHANGED, "your roles no longer allow you to view these recordings"
-            )
-            self._write_error(refusals.reason_line(reason))
-            self._exit(REFUSED)
+    @property
+    def until(self) -> datetime | None:
+        """When the policy must decide about a command again; None if time changes nothing."""
+        return self._command.until if self._command is not None else None
 
-    def _update_until(self) -> None:
-        policy, identity = self._context.settings.policy, self._user.identity
-        self.until = policy.changes(identity, self._services.now())
+    def recheck(self) -> None:
+        """Check a command again, after a change of the policy or the time."""
+        if self._command is not None:
+            self._command.recheck()
 
     def cancel(self) -> bool:
         """Cancel a command, which restores the user's terminal. Return whether one was running."""
-        self._is_ending = True
-        running = self._running
-        if running is None or running.called:
-            return False
-        running.cancel()
-        return True
+        return self._command is not None and self._command.cancel()
 
     # --- a tunnel to a target
 
@@ -200,12 +169,11 @@ class OuterSession:
     def _not_connected(self, failure: Failure) -> None:
         if failure.check(CancelledError) or self._stream.closed:
             return
-        self._write_error(refusals.error_line(as_error(failure)))
-        self._exit(FAILED)
+        self._fail(refusals.error_line(as_error(failure)), FAILED)
 
     # --- a command
 
-    def _command(self, text: str) -> None:
+    def _start_command(self, text: str) -> None:
         user = self._user
         request = CommandRequest(
             context=self._context,
@@ -217,62 +185,30 @@ class OuterSession:
             stdin=self._stdin,
             console=self._console,
         )
+        self._command = CommandRun(
+            user, self._context, request, on_answer=self._answer, on_error=self._fail
+        )
         try:
-            mfa = required_mfa(self._context, user.identity, user.source)
-            check_proof(mfa, user.identity, user.proofs, "command")
-            self._count_command()
+            self._command.start(text)
         except AccessDenied as error:
             self._rejected(error.public, error.rule)
-            self._write_error(refusals.error_line(error))
-            self._exit(REFUSED)
-            return
-        self._request, self._sees = request, viewable_recordings(request)
-        self._update_until()
-        running = Deferred.fromCoroutine(command_table.run_command(request, text))
-        running.addBoth(self._uncount)
-        self._running = running.addCallbacks(self._answered, self._failed)
+            self._fail(refusals.error_line(error), REFUSED)
 
     def _rejected(self, reason: str, rule: str) -> None:
         self._context.emit(events.SessionRejected(**self._user.who(), reason=reason, rule=rule))
 
-    def _count_command(self) -> None:
-        """Count a command. Raises AccessDenied where the user runs as many as ``limits.commands`` allows."""
-        registry, user = self._context.registry, self._user.identity.user
-        most = self._context.settings.config.limits.commands
-        if registry.command_count(user) >= most:
-            raise AccessDenied(
-                f"too many commands: {user} has {most} open, which is the limit (commands). "
-                "Wait until one ends, then try again",
-                rule="commands",
-                code=ReasonCode.TOO_MANY_COMMANDS,
-            )
-        registry.add_command(user)
-
-    def _uncount(self, result: T) -> T:
-        self._context.registry.remove_command(self._user.identity.user)
-        return result
-
-    def _answered(self, answer: str) -> None:
+    def _answer(self, answer: str) -> None:
         self._stream.write(answer.replace("\n", self._newline).encode())
         self._exit(0)
 
-    def _failed(self, failure: Failure) -> None:
-        if failure.check(CancelledError) and self._is_ending:
-            return
-        if failure.check(UsageError):
-            text = one_line(failure.getErrorMessage())
-            self._write_error(refusals.reason_line(Reason(ReasonCode.COMMAND_INVALID, text)))
-            self._exit(USAGE)
-        else:
-            self._write_error(refusals.error_line(as_error(failure)))
-            self._exit(REFUSED)
-
-    def _write_error(self, text: str) -> None:
+    def _fail(self, text: str, status: int) -> None:
+        """Show an error, and end the channel with this exit status."""
         self._stream.write_error((text + self._newline).encode("utf-8", "replace"))
+        self._exit(status)
 
     def _exit(self, status: int) -> None:
         # The reply to the current request must come first.
-        self._services.clock.callLater(0, self._finish, status)
+        self._context.services.clock.callLater(0, self._finish, status)
 
     def _finish(self, status: int) -> None:
         if self._stream.closed:
@@ -280,15 +216,3 @@ class OuterSession:
         self._stream.request(b"exit-status", status.to_bytes(4, "big"))
         self._stream.write_eof()
         self._stream.close()
-
-
-def as_error(failure: Failure) -> ConchrecError:
-    """The error of a failure; any exception that is not ours is logged and becomes an internal error."""
-    error = failure.value
-    if isinstance(error, ConchrecError):
-        return error
-    _log.failure("internal error in a channel of the outer connection", failure=failure)
-    return ConchrecError(
-        "internal error in the proxy. Ask your administrator to check the log of the proxy",
-        code=ReasonCode.INTERNAL_ERROR,
-    )
