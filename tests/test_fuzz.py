@@ -258,6 +258,13 @@ def test_makes_same_corpus_each_time(target: Target) -> None:
     assert len(set(target.corpus())) == len(target.corpus())
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=NAMES)
+def test_names_modules_that_exist(target: Target) -> None:
+    paths = [path.removeprefix("conchrec/") for path in re.findall(r"[\w/]+\.py", target.about)]
+    assert paths
+    assert [path for path in paths if not any((ROOT / "conchrec").rglob(path))] == []
+
+
 def test_has_valid_corpus_of_parsers() -> None:
     for parse, valid in parsers.PARSERS:
         for data in valid:

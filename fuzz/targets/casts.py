@@ -96,7 +96,7 @@ def _corpus() -> list[bytes]:
 
 TARGET = Target(
     name="casts",
-    about="asciicast, manifests and replay: conchrec/recording/format/asciicast.py, library.py, replay.py",
+    about="casts and manifests: format/asciicast.py, manifest.py, catalogue/library.py, terminal/sanitize.py",
     corpus=_corpus,
     begin=lambda: Each(_shown),
 )

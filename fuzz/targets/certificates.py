@@ -118,7 +118,7 @@ def _corpus() -> list[bytes]:
 
 TARGET = Target(
     name="certificates",
-    about="conchrec/ssh/certificate.py, host keys as they are judged, signatures and key exchange values",
+    about="certificates, host keys, signatures, key exchange values: ssh/certificate.py, host_key_check.py",
     corpus=_corpus,
     begin=lambda: Each(
         chosen((_certificate, _host_key, _signature, _fingerprint, _value, _answer)), (RemoteViolation,)

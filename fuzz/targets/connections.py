@@ -186,7 +186,7 @@ def _target(to_server: bool) -> Target:
     side = "server" if to_server else "client"
     return Target(
         name=side,
-        about=f"a {side} after the login: conchrec/ssh/connection.py, stream.py, and a tunnel's inner server",
+        about=f"a {side} after the login: ssh/connection.py, channel_stream.py, proxy/relay/tunnel.py",
         corpus=_corpus,
         begin=lambda: Connected(to_server=to_server),
         packed=True,

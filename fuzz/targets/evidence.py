@@ -98,7 +98,7 @@ def _corpus() -> list[bytes]:
 
 TARGET = Target(
     name="evidence",
-    about="signatures, the ledger and packed casts: format/signatures.py, ledger.py, encodings.py",
+    about="signatures, the ledger and packed casts: format/signatures.py, ledger_line.py, encodings.py",
     corpus=_corpus,
     begin=lambda: Each(chosen((_checkpoint, _manifest, _entry, _unpacked))),
 )

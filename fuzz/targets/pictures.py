@@ -47,7 +47,7 @@ def _play(data: bytes) -> None:
 
 TARGET = Target(
     name="pictures",
-    about="playing: conchrec/recording/playback/player.py, replay.py, terminal/screen.py, painter.py",
+    about="playback: playback/player.py, replay.py, terminal/screen.py, painter.py",
     corpus=lambda: [text.encode() for text in CORPUS],
     begin=lambda: Each(_play, (UnicodeDecodeError,)),
 )

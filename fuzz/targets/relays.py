@@ -233,7 +233,7 @@ def _corpus() -> list[bytes]:
 
 TARGET = Target(
     name="relay",
-    about="a user and a target with a recorded session between them: proxy/relay/relay.py, session.py",
+    about="a user and a target with a recorded session between them: relay/relay.py, inner/session.py",
     corpus=_corpus,
     begin=Between,
     packed=True,
