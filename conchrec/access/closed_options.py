@@ -32,8 +32,8 @@ class ClosedOption:
         return "commands: the role allows only listed commands"
 
 
-def closed_by(roles: Sequence[Role], option: str) -> ClosedOption:
-    """Which of the roles that together allow a login closes this option, a switch or ``commands``."""
+def find_closed_option(roles: Sequence[Role], option: str) -> ClosedOption:
+    """Return which of the roles that together allow a login closes an option, a switch or ``commands``."""
     settings = (option, *(short for short, names in SHORTHANDS.items() if option in names))
 
     def find_setting(role: Role) -> str:

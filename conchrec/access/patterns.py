@@ -120,12 +120,12 @@ def resolved_target(target: Target, addresses: Sequence[str]) -> TargetAddress:
     NotAHost: where no address is left; for a name with characters that resolvers fold into others; for a
     number that resolvers parse as an address.
     """
-    return _read_target(target, tuple(addresses))
+    return _resolve(target, tuple(addresses))
 
 
 @lru_cache(maxsize=1024)
-def _read_target(target: Target, addresses: tuple[str, ...]) -> TargetAddress:
-    # One login needs it nineteen times: for each decision, and for each search in the rules of targets.
+def _resolve(target: Target, addresses: tuple[str, ...]) -> TargetAddress:
+    # Cached: one login calls this nineteen times.
     host = target.host.lower().removesuffix(".")
     literal = address_of(host)
     resolved = (target.host, *addresses) if literal is not None else addresses

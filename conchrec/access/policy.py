@@ -54,7 +54,8 @@ from conchrec.text import escape
 _SHOWN_LOGINS = 8
 #: Makes foreign text safe for a terminal, and limits its length.
 _shown = partial(escape, limit=2 * LONGEST_LOGIN)
-_MEMORY_SIZE = 256
+#: When this many decisions are remembered, all are forgotten.
+_REMEMBERED_MOST = 256
 #: The name of the role that stands for a user's certificate: names of real roles have no space.
 CERTIFICATE = "the certificate"
 
@@ -66,8 +67,8 @@ class Policy:
     roles: Mapping[str, Role] = field(default_factory=dict)
     ends: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
     locks: tuple[Lock, ...] = ()
-    #: Decisions that allow something, with their time: one login asks the same several times.
-    memory: dict[tuple[object, ...], tuple[datetime, Allow]] = field(
+    #: Decisions that allow, with the time of each: one login asks for the same decision several times.
+    remembered: dict[tuple[object, ...], tuple[datetime, Allow]] = field(
         init=False, default_factory=dict, compare=False, repr=False
     )
 
@@ -207,18 +208,18 @@ def _decide(
     now: datetime,
     other_ports: Sequence[int],
 ) -> Decision:
-    """The decision; one that allowed the same holds until time alone may change it."""
+    """Return the decision. A remembered one is used until the time that could change it."""
     # Identities are compared without what their certificates withhold.
     question = (identity, identity.withheld, target, tuple(addresses), login, source, tuple(other_ports))
-    if (known := policy.memory.get(question)) is not None:
+    if (known := policy.remembered.get(question)) is not None:
         since, allow = known
         if since <= now and (allow.until is None or now < allow.until):
             return allow
     decision = _compute_decision(policy, identity, target, addresses, login, source, now, other_ports)
     if isinstance(decision, Allow):
-        if len(policy.memory) >= _MEMORY_SIZE:
-            policy.memory.clear()
-        policy.memory[question] = now, decision
+        if len(policy.remembered) >= _REMEMBERED_MOST:
+            policy.remembered.clear()
+        policy.remembered[question] = now, decision
     return decision
 
 

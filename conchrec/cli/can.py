@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from conchrec.access.closed_options import closed_by
+from conchrec.access.closed_options import find_closed_option
 from conchrec.access.host_rules import rule_for
 from conchrec.access.lock_file import Locks
 from conchrec.access.options import TABLE, Mfa, SessionOptions, why_not
@@ -112,7 +112,7 @@ def command(
         from conchrec.recording.capture.file_transfers import transfer_programs  # slow to import
 
         option = why_not(decision.options, "exec", args.run, transfer_programs("exec", args.run))
-        forbidden = closed_by(decision.roles, option).rule if option else ""
+        forbidden = find_closed_option(decision.roles, option).rule if option else ""
     if args.json:
         print(json.dumps(question.as_json(user.name, decision, forbidden), indent=1), file=out)
     elif isinstance(decision, Allow):

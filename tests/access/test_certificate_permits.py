@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.access.certificate_permits import SELF_SERVICE, SWITCHES_OF, withheld
-from conchrec.access.closed_options import closed_by
+from conchrec.access.closed_options import find_closed_option
 from conchrec.access.options import SWITCHES, RoleOptions, SessionOptions
 from conchrec.ssh.certificate_extensions import PERMITS, permits
 from tests.access.test_policy import allowed, decision_of, joe, role
@@ -53,7 +53,7 @@ def test_names_certificate_in_audit_rule(permit: str) -> None:
     policy, identity = joe(role(options=everything))
     answer = allowed(decision_of((policy, replace(identity, withheld=frozenset({permit})))))
     for switch in SWITCHES_OF[permit]:
-        shut = closed_by(answer.roles, switch)
+        shut = find_closed_option(answer.roles, switch)
         assert (shut.rule, shut.why) == (f"certificate: no {permit}", f"your certificate has no {permit}")
 
 
@@ -61,4 +61,4 @@ def test_names_role_that_says_no_before_certificate() -> None:
     """A new certificate would not help."""
     policy, identity = joe(role(options=RoleOptions(switches={"pty": False})))
     answer = allowed(decision_of((policy, replace(identity, withheld=frozenset({"permit-pty"})))))
-    assert closed_by(answer.roles, "pty").rule == "role ops: pty"
+    assert find_closed_option(answer.roles, "pty").rule == "role ops: pty"

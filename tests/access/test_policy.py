@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.access.closed_options import ClosedOption, closed_by
+from conchrec.access.closed_options import ClosedOption, find_closed_option
 from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.host_rules import rule_for
 from conchrec.access.locks import Lock, LockKind
@@ -409,12 +409,15 @@ def test_names_role_that_closes_option() -> None:
         lines=lines,
     )
     plain = role("plain")
-    assert closed_by((plain, named, no), "sftp") == ClosedOption("file_copy", "role no: file_copy (line 4)")
-    assert closed_by((plain, named, no), "shell") == ClosedOption("shell", "role no: shell (line 6)")
-    assert closed_by((plain, named), "shell") == ClosedOption("commands", "role named: commands (line 5)")
-    assert closed_by((named,), "commands") == ClosedOption("commands", "role named: commands (line 5)")
-    assert closed_by((no,), "nested_ssh") == ClosedOption("nested_ssh", "role no: nested_ssh (line 1)")
-    closed = closed_by((plain, named), "local_forwarding")
+    for roles, option, setting, rule in (
+        ((plain, named, no), "sftp", "file_copy", "role no: file_copy (line 4)"),
+        ((plain, named, no), "shell", "shell", "role no: shell (line 6)"),
+        ((plain, named), "shell", "commands", "role named: commands (line 5)"),
+        ((named,), "commands", "commands", "role named: commands (line 5)"),
+        ((no,), "nested_ssh", "nested_ssh", "role no: nested_ssh (line 1)"),
+    ):
+        assert find_closed_option(roles, option) == ClosedOption(setting, rule)
+    closed = find_closed_option((plain, named), "local_forwarding")
     assert closed.setting == "local_forwarding"
     assert closed.rule == "local_forwarding: no active role allows it (plain, named)"
 

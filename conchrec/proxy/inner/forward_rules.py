@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conchrec.access.closed_options import ClosedOption, closed_by
+from conchrec.access.closed_options import ClosedOption, find_closed_option
 from conchrec.access.options import SessionOptions
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
@@ -50,6 +50,6 @@ class ForwardRules:
         """Whether forwards of this kind are allowed."""
         return bool(getattr(self.options, OPTION[kind]))
 
-    def closed_by(self, kind: str) -> ClosedOption:
+    def find_closed_option(self, kind: str) -> ClosedOption:
         """Return the rule that forbids this kind."""
-        return closed_by(self._access.roles, OPTION[kind])
+        return find_closed_option(self._access.roles, OPTION[kind])

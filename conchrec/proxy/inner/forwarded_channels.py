@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from conchrec.access.closed_options import closed_by
+from conchrec.access.closed_options import find_closed_option
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.proxy import refusals
@@ -194,7 +194,7 @@ class PortForward(ForwardedChannel):
         if not access.session_options.nested_ssh:
             denied = AccessDenied(
                 f"{access.identity.user} may not use ssh inside a forwarded port (nested_ssh: no)",
-                rule=closed_by(access.roles, "nested_ssh").rule,
+                rule=find_closed_option(access.roles, "nested_ssh").rule,
                 code=ReasonCode.NESTED_SSH_NOT_ALLOWED,
             )
             self._context.emit(refusals.failure_event(denied, access.who()))

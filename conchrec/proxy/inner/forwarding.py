@@ -96,11 +96,11 @@ class Forwards:
                 action="refused",
                 destination=destination,
                 reason=NOT_ALLOWED,
-                rule=self._rules.closed_by(kind).rule,
+                rule=self._rules.find_closed_option(kind).rule,
             )
         )
         user, host = self._access.identity.user, self._access.target.host
-        why = self._rules.closed_by(kind).why
+        why = self._rules.find_closed_option(kind).why
         text = f"{user} may not forward ports on {host} ({why})"
         reason = Reason(ReasonCode.FORWARD_NOT_ALLOWED, text)
         opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(reason))

@@ -63,7 +63,7 @@ class GlobalRequests:
                         action="cancel",
                         destination=_destination(name, extra),
                         reason=refusals.NO_LONGER_ALLOWED,
-                        rule=self._rules.closed_by(LISTEN[name]).rule,
+                        rule=self._rules.find_closed_option(LISTEN[name]).rule,
                     )
                 )
 
@@ -75,7 +75,7 @@ class GlobalRequests:
         if name in LISTEN or name in CANCEL:
             kind = LISTEN.get(name) or CANCEL[name]
             if self._access.denied is not None or not self._rules.allows(kind):
-                rule = "" if self._access.denied else self._rules.closed_by(kind).rule
+                rule = "" if self._access.denied else self._rules.find_closed_option(kind).rule
                 self._context.emit(self._port_event(request, "refused", NOT_ALLOWED, rule))
                 request.reply(False)
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conchrec.access.closed_options import closed_by
+from conchrec.access.closed_options import find_closed_option
 from conchrec.access.options import SessionOptions, why_not
 from conchrec.audit import events
 from conchrec.errors import AccessDenied
@@ -65,13 +65,13 @@ class SessionRules:
             **self._who(),
             action="refused",
             reason=Reason(ReasonCode.X11_NOT_ALLOWED, "the role does not allow X11 forwarding"),
-            rule=closed_by(self._access.roles, "x11_forwarding").rule,
+            rule=find_closed_option(self._access.roles, "x11_forwarding").rule,
         )
         self._access.emit(event)
 
     def refuse_unknown(self) -> None:
         """Audit that an unknown request was refused."""
-        rule = closed_by(self._access.roles, "unknown_requests").rule
+        rule = find_closed_option(self._access.roles, "unknown_requests").rule
         reason = Reason(ReasonCode.UNKNOWN_REQUEST, "the role does not allow unknown requests")
         self._access.emit(events.SessionRejected(**self._who(), reason=reason, rule=rule))
 
@@ -82,7 +82,7 @@ class SessionRules:
 
     def _denied(self, option: str) -> AccessDenied:
         access = self._access
-        closed = closed_by(access.roles, option)
+        closed = find_closed_option(access.roles, option)
         what, code = _FORBIDDEN[option]
         text = f"{access.identity.user} may not {what} as {access.login}@{access.target.host} ({closed.why})"
         return AccessDenied(text, rule=closed.rule, code=code)
