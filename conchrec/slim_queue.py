@@ -1,4 +1,4 @@
-"""A queue for objects of which there are many, and whose queues are empty most of the time."""
+"""A queue that uses little memory while it is empty, for objects of which there are many."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Limits how often something happens: so many at once, and then so many in a second.
 
-Pure values: the caller passes the time, in seconds from a clock that is never set back, and decides what
-follows when nothing is left. What looks alike and is not a token bucket: ``access.rate_limit`` (each wrong
+Values without a clock: the caller passes the time, in seconds from a clock that is never set back, and
+decides what follows when nothing is left. Similar, but not token buckets: ``access.rate_limit`` (each wrong
 password delays the next attempt longer than the one before it), ``ssh.fair_turns`` (processor time is shared
 with those that wait, and nothing is earned while nobody waits), and counters of what is in use now.
 """
@@ -24,7 +24,7 @@ class Rate:
     burst: float
     per_second: float
     most_debt: float = math.inf
-    """A bucket never lacks more tokens than this: further ones are free."""
+    """The most tokens that a bucket can owe. What is charged beyond that is not counted."""
 
 
 class TokenBucket:
@@ -53,6 +53,7 @@ class TokenBucket:
     def charge(self, now: float, tokens: float = 1.0) -> float:
         """Spend tokens, also where they are missing. Return how many are left; negative where some are
         owed."""
+        # As ``fill``, without the call: each message is charged.
         rate = self.rate
         level = self._level + (now - self._filled_at) * rate.per_second
         level = (rate.burst if level > rate.burst else level) - tokens

@@ -222,7 +222,7 @@ class Section:
             return None
 
     def size(self, key: str, default: int, *, least: int = 0, most: int | None = None) -> int:
-        """A number of bytes, from ``least`` to ``most`` MiB."""
+        """A number of bytes, from ``least`` to ``most``."""
         entry = self.entry(key)
         if entry is None:
             return default
@@ -231,11 +231,11 @@ class Section:
         except ValueError as error:
             entry.problem(str(error))
             return default
-        if size < least << 20:
-            entry.problem(f"invalid size {_quoted(entry.text)}: must be at least {least}MiB")
+        if size < least:
+            entry.problem(f"invalid size {_quoted(entry.text)}: must be at least {format_size(least)}")
             return default
-        if most is not None and size > most << 20:
-            entry.problem(f"invalid size {_quoted(entry.text)}: must be at most {most >> 10}GiB")
+        if most is not None and size > most:
+            entry.problem(f"invalid size {_quoted(entry.text)}: must be at most {format_size(most)}")
             return default
         return size
 
@@ -401,6 +401,14 @@ def as_written(duration: timedelta) -> str:
     seconds = int(duration.total_seconds())
     unit = next((unit for unit in "dhm" if seconds and seconds % _UNITS[unit] == 0), "s")
     return f"{seconds // _UNITS[unit]}{unit}"
+
+
+def format_size(size: int) -> str:
+    """Return ``size`` with the largest unit that it is a multiple of: ``32GiB``, ``1MiB``."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size and size % unit == 0:
+            return f"{size // unit}{name}"
+    return f"{size}B"
 
 
 def parse_size(text: str) -> int:

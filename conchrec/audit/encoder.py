@@ -44,7 +44,8 @@ LONGEST = 64 * 1024
 _ALWAYS = frozenset({"user", "login", "target", "addr", "cid"})
 #: A string of so many letters exceeds no limit: an escape has at most 12 bytes.
 _SHORT = CUT_MINIMUM // 12
-#: Nor does a plain one of so many letters: only quotes and backslashes are escaped, with two bytes.
+#: Neither does one of so many printable ASCII characters: only quotes and backslashes are escaped, with two
+#: bytes.
 _PLAIN = CUT_MINIMUM // 2
 
 #: The part of an escape that a cut may leave, and the first half of a surrogate pair.

@@ -48,7 +48,7 @@ def read_fields(section: Section, kind: type[T], **given: object) -> T:
     """The value of a section.
 
     Fields that are not ``given`` are read by the type of their default, which is used where the key is
-    missing. ``least`` and ``most`` in the metadata limit a number; of a size in MiB.
+    missing. ``least`` and ``most`` in the metadata limit a number or a size.
     """
     read = {item.name: _read(section, item) for item in fields(kind) if item.name not in given}
     return kind(**given, **read)

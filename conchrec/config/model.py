@@ -268,11 +268,12 @@ class Limits:
     10 (`MaxStartups`)."""
     # The smallest packet has 28 bytes, so 32 GiB are less than 2**31 packets. ChaCha20 must not seal 2**32
     # packets with one key, and AES should not encrypt 2**32 blocks (RFC 4344 section 3.2).
-    rekey_bytes: int = field(default=1 << 30, metadata={**SIZE, "least": 1, "most": 32 * 1024})
-    """After this many bytes in both directions together, the proxy renews the keys of a connection, with
-    users and with targets; from 1MiB to 32GiB. sshd's `RekeyLimit`."""
+    rekey_bytes: int = field(default=1 << 30, metadata={**SIZE, "least": 1 << 20, "most": 32 << 30})
+    """The keys of a connection, with a user or a target, are renewed after this many bytes in both directions
+    together; from 1MiB to 32GiB. Only after the login. Like the first value of sshd's `RekeyLimit`."""
     rekey_time: timedelta = timedelta(hours=1)
-    """After this time the proxy renews the keys of a connection, with users and with targets."""
+    """The keys of a connection, with a user or a target, are renewed at the latest after this time. Only
+    after the login. Like the second value of sshd's `RekeyLimit`."""
     connect_timeout: timedelta = timedelta(seconds=30)
     """How long a connection to a target may take, from the first attempt to the end of the key exchange."""
     keepalive_interval: timedelta = timedelta(minutes=5)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 #: The interval at which the number of connections is checked.
 SECONDS = 10.0
-#: The least time between two returns.
+#: The shortest time between two returns, in seconds.
 PAUSE_SECONDS = 60.0
-#: Memory is returned after at least this many connections have ended, and half of all.
+#: At least this many connections, and at least half of those that were open, must have ended.
 LEAST = 100
 
 
@@ -30,17 +30,17 @@ class FreedMemory:
         self._seconds = seconds
         self._release = release
         #: The most connections since the last return.
-        self._most = 0
+        self._peak = 0
         self._not_before = 0.0
 
     def check(self) -> None:
         """Return freed memory if the number of connections has fallen far, and not too often."""
         count, now = self._connections(), self._seconds()
-        self._most = max(self._most, count)
-        if self._most - count < max(LEAST, self._most / 2) or now < self._not_before:
+        self._peak = max(self._peak, count)
+        if self._peak - count < max(LEAST, self._peak / 2) or now < self._not_before:
             return
         self._release()
-        self._most = count
+        self._peak = count
         self._not_before = now + PAUSE_SECONDS
 
 

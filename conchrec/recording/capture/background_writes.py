@@ -19,7 +19,7 @@ class BackgroundWrites:
     """The methods of a recorder that the store calls. ``sign`` returns the text of a checkpoint for so many
     bytes with that digest."""
 
-    __slots__ = ("_file", "_lifecycle", "_sign", "_streams", "_writer")
+    __slots__ = ("_file", "_lifecycle", "_sign", "_writer")
 
     def __init__(
         self,

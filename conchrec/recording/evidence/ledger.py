@@ -33,7 +33,7 @@ from conchrec.recording.evidence.continuity import (
     read_continuation,
 )
 from conchrec.recording.evidence.heads import HeadFile, KeptHead
-from conchrec.recording.evidence.ledger_file import LedgerFile, append, lock_error, truncate
+from conchrec.recording.evidence.ledger_file import LedgerFile, append, lock_error, sync_and_close, truncate
 from conchrec.recording.evidence.ledger_line import LONGEST, BrokenLedger, LedgerAction, LedgerLine, head_of
 from conchrec.recording.evidence.recent_entries import RecentEntries
 from conchrec.recording.format.signatures import RecordingSigner, TrustedKeys
@@ -161,11 +161,8 @@ class Ledger:
                 if kept == self._kept:
                     return
                 copy = os.dup(descriptor)
-            try:
-                # In this order: after a power cut the saved head must be in the ledger.
-                os.fdatasync(copy)
-            finally:
-                os.close(copy)
+            # In this order: after a power cut the saved head must be in the ledger.
+            sync_and_close(copy)
             self._heads.write(self._file.path.parent, kept)
             self._kept = kept
 
@@ -174,10 +171,7 @@ class Ledger:
         with self._writing:
             copy = self._file.duplicate()
         if copy is not None:
-            try:
-                os.fdatasync(copy)
-            finally:
-                os.close(copy)
+            sync_and_close(copy)
 
     # -- for the recovery
 

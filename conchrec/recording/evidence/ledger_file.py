@@ -16,6 +16,14 @@ _RETRY_SECONDS = 0.002
 _FLAGS = os.O_RDWR | os.O_APPEND
 
 
+def sync_and_close(descriptor: int) -> None:
+    """Sync the file to the disk, and close this descriptor of it. Blocks."""
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class LedgerFile:
     """The file at ``path``. Its methods raise OSError. ``descriptor`` is None while it is not open.
 

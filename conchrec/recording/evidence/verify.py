@@ -129,7 +129,7 @@ class Verifier:
         problems, notes = list(entry.problems), list(entry.notes)
         # The recording may be completed at this moment: then it is locked until the ledger has a line for it.
         sealed = tree.manifest_path(sid).exists()
-        if sealed and entry.opened and not entry.sealed and _is_written(tree.path(sid)):
+        if sealed and entry.opened and not entry.sealed and _has_writer(tree.path(sid)):
             sealed = False
         if not (entry.opened or entry.sealed):
             problems.append("the recording is not in the ledger")
@@ -138,7 +138,7 @@ class Verifier:
         if not sealed:
             if entry.sealed:
                 problems.append(f"the manifest is missing: line {entry.sealed} of the ledger has its digest")
-            elif self._now() - time_of(sid) >= _SETTLED and not _is_written(tree.path(sid)):
+            elif self._now() - time_of(sid) >= _SETTLED and not _has_writer(tree.path(sid)):
                 problems.append(
                     "not completed: conchrec stopped during the session. Start conchrec, which completes it"
                 )
@@ -284,8 +284,8 @@ def _has_recording(manifest: Path) -> bool:
     return any(os.path.lexists(manifest.with_name(sid + form)) for form in SUFFIXES)
 
 
-def _is_written(path: Path) -> bool:
-    """Whether a process writes the file."""
+def _has_writer(path: Path) -> bool:
+    """Return whether a process writes the file now."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

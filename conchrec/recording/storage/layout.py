@@ -41,8 +41,6 @@ class RecordingTree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._durable: set[Path] = set()
-        #: The directories of days: a path is made for each file of a recording.
-        self._directories: dict[tuple[str, str, str], Path] = {}
 
     def path(self, sid: str) -> Path:
         """Return where the recording of ``sid`` is; without a file, the path of a plain one. Raises
@@ -64,11 +62,7 @@ class RecordingTree:
 
     def _directory(self, sid: str) -> Path:
         """Return the path of the directory of ``sid``. Raises ValueError for an invalid session id."""
-        day = _day(sid)
-        path = self._directories.get(day)
-        if path is None:
-            path = self._directories[day] = self.root.joinpath(*day)
-        return path
+        return self.root.joinpath(*_day(sid))
 
     def make_root(self) -> None:
         """Create the root and its missing parents, with mode 0700. Raises OSError."""
