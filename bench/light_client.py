@@ -65,7 +65,7 @@ class Through(Tunnel):
     """The outer channel that the inner connection runs on; ``protocol`` begins when it is open."""
 
     def __init__(self, clock: Clock, protocol: ClientTransport) -> None:
-        super().__init__(TurnScheduler(clock), peer=None, host=None)
+        super().__init__(TurnScheduler(clock))
         self._inner: Any = protocol
         self.open: Deferred[None] = Deferred()
 

@@ -25,7 +25,7 @@ class FairQueue(Generic[T]):
         return self._size
 
     @property
-    def names_count(self) -> int:
+    def name_count(self) -> int:
         """The number of names that have items."""
         return len(self._lines)
 

@@ -29,9 +29,9 @@ from conchrec.proxy.session_rate import SessionRate
 from conchrec.proxy.tunnel_memory import TunnelMemory
 from conchrec.recording.store import LocalStore
 from conchrec.ssh.algorithms import Algorithms
-from conchrec.ssh.dh_helper import DiffieHellmanHelper
 from conchrec.ssh.fair_turns import TurnScheduler
 from conchrec.ssh.host_key_check import HostTrust
+from conchrec.ssh.kex_helper import KeyExchangeHelper
 from conchrec.threads import InThread
 
 _log = Logger()
@@ -108,7 +108,7 @@ class Services:
     #: Decides whose messages are handled next.
     turns: TurnScheduler
     #: Computes finite-field Diffie-Hellman in another process.
-    diffie_hellman: DiffieHellmanHelper
+    kex_helper: KeyExchangeHelper
     tunnel_memory: TunnelMemory
     session_rate: SessionRate
 

@@ -78,7 +78,7 @@ class Registry:
 
     @property
     def connection_count(self) -> int:
-        """The number of ``connections``."""
+        """The number of connections that have logged in and have not ended."""
         return len(self._connections)
 
     def connections_of(self, user: str) -> tuple[LiveConnection, ...]:

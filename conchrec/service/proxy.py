@@ -60,8 +60,8 @@ from conchrec.service.settings import SettingsBuilder
 from conchrec.service.state_watch import StateWatch
 from conchrec.service.target_trust import TargetTrust
 from conchrec.service.watch import LedgerWatch
-from conchrec.ssh.dh_helper import DiffieHellmanHelper
 from conchrec.ssh.fair_turns import TurnScheduler
+from conchrec.ssh.kex_helper import KeyExchangeHelper
 from conchrec.web import export
 
 _log = Logger()
@@ -156,7 +156,7 @@ class Proxy(MultiService):
             bandwidth=Bandwidth(reactor),
             disks=_disks(config),
             turns=TurnScheduler(reactor),
-            diffie_hellman=DiffieHellmanHelper(reactor),
+            kex_helper=KeyExchangeHelper(reactor),
             tunnel_memory=TunnelMemory(),
             session_rate=SessionRate(reactor),
         )
@@ -250,7 +250,7 @@ class Proxy(MultiService):
             mode=config.session_recording.value,
             ca=self._authority.host_ca_line,
         )
-        self.context.services.diffie_hellman.start()
+        self.context.services.kex_helper.start()
 
     async def _stop(self) -> None:
         context = self.context
@@ -270,7 +270,7 @@ class Proxy(MultiService):
         await self._ledger_watch.check()
         self._indexer.stop()
         await self._settings_builder.close()
-        context.services.diffie_hellman.stop()
+        context.services.kex_helper.stop()
         book = self._finisher.ledger
         stopped = Reason(ReasonCode.PROXY_STOPPING, "stopped")
         context.emit(events.ServiceStop(reason=stopped, ledger=str(book.path), head=book.head))

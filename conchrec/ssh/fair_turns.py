@@ -1,13 +1,12 @@
 """Bounded and fair work in each turn of the reactor.
 
-What a connection has received is handled in slices: a few messages now, the rest in later turns. Output
-that needs many small packets is sent in slices too. All
-connections of one user are charged to one ``Share`` (before the login: all connections of one address).
-Shares with more work take turns, so fifty connections of one user get as much time as one. A peer that
-sends little is served at once.
+What a connection has received is handled in slices: a few messages now, the rest in later turns. Output in
+many small packets is sent in slices, too. All connections of one user are charged to one ``Share`` (before
+the login: all connections of one address). Shares with more work take turns, so fifty connections of one
+user get as much time as one. A peer that sends little is served at once.
 
-While somebody types (``note_key``), sockets are read in smaller pieces: turns are shorter, so keys pass bulk
-transfers, which then cost more.
+While somebody types (``note_keystroke``), sockets are read in smaller pieces: turns are shorter, so a
+keystroke waits less behind bulk transfers, which then cost more CPU time.
 
 What a slice has written is sent when the slice ends (``after_slice``): joined, and without waiting for the
 next turn.
@@ -29,11 +28,11 @@ from conchrec.clock import Clock, DelayedCall
 _log = Logger()
 
 #: The maximum number of bytes to read from a socket at once, and the same while somebody types. Smaller reads
-#: cost more, because each turn of the reactor has a cost: with 64 KiB a key beside a bulk transfer takes 40 %
-#: of the time, and the transfer 20 % more CPU time.
+#: cost more, because each turn of the reactor has a cost: with 64 KiB a keystroke beside a bulk transfer
+#: takes 40 % of the time, and the transfer 20 % more CPU time.
 READ_AT_MOST = 256 * 1024
 READ_WHILE_TYPING = 64 * 1024
-#: Somebody types until this time after a key.
+#: Somebody is typing until this many seconds after a keystroke.
 TYPING_SECONDS = 1.0
 #: The budget of one share for one slice, in seconds and messages. A full read of a bulk transfer needs
 #: less.
@@ -133,7 +132,7 @@ class TurnScheduler:
             share = self._shares[key] = Share(self)
         return share
 
-    def note_key(self) -> None:
+    def note_keystroke(self) -> None:
         """Note that a user has typed on a terminal."""
         self._typing_until = self._clock.seconds() + TYPING_SECONDS
 
@@ -187,7 +186,7 @@ class TurnScheduler:
         return more
 
     def _run(self, work: SlicedWork, seconds: float, messages: int) -> tuple[bool, float, int]:
-        """Run one slice. An error in it ends this work, and nobody else's turns.
+        """Run one slice. An error ends this slice only; other work goes on.
 
         Return whether messages are left, the seconds used, and the number of messages handled.
         """

@@ -24,7 +24,7 @@ from conchrec.ssh.wire import mpint, string
 
 Hash = Callable[[bytes], Any]
 
-#: The names of one method: since OpenSSH 9.9, and before.
+#: The two names of one method. Some older releases of OpenSSH have only the second.
 SNTRUP_METHODS = (b"sntrup761x25519-sha512", b"sntrup761x25519-sha512@openssh.com")
 
 
@@ -46,7 +46,7 @@ class KexMethod(Protocol):
 
 
 class ModularPowers(Protocol):
-    """Computes ``base ** exponent`` modulo ``modulus`` for each base; see ``conchrec.ssh.dh_helper``.
+    """Computes ``base ** exponent`` modulo ``modulus`` for each base; see ``conchrec.ssh.kex_helper``.
 
     The Deferred may fail with a ConchrecError, whose text is sent to the peer.
     """
@@ -56,7 +56,7 @@ class ModularPowers(Protocol):
 
 
 class SntrupKeyPairs(Protocol):
-    """Makes key pairs of sntrup761 for a client; see ``conchrec.ssh.dh_helper``."""
+    """Makes key pairs of sntrup761 for a client; see ``conchrec.ssh.kex_helper``."""
 
     def are_available(self) -> bool:
         """Return whether a key pair is available now or soon."""

@@ -187,26 +187,14 @@ def negotiate(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement
     )
 
 
-class Proposals:
-    """The successive proposals of one side: all contain the same algorithms."""
+def select_usable(algorithms: Algorithms) -> Algorithms:
+    """Return the algorithms without key exchange methods that this installation does not support."""
+    return replace(algorithms, kex=tuple(filter(is_usable, algorithms.kex)))
 
-    def __init__(self, algorithms: Algorithms) -> None:
-        self._algorithms = replace(algorithms, kex=tuple(filter(is_usable, algorithms.kex)))
 
-    @property
-    def depends_on_peer(self) -> bool:
-        """Whether the first proposal should be made when the peer's is known."""
-        return bool(self._algorithms.preferred_ciphers)
-
-    def adapt_to(self, theirs: Proposal) -> None:
-        """Offer only the preferred ciphers, if the peer supports one of them in each direction.
-
-        Called before the first proposal.
-        """
-        preferred = self._algorithms.preferred_ciphers
-        if preferred and not any(map(set(preferred).isdisjoint, theirs.ciphers)):
-            self._algorithms = replace(self._algorithms, ciphers=preferred)
-
-    def make(self, host_keys: tuple[bytes, ...], markers: tuple[bytes, ...]) -> Proposal:
-        """Return the next proposal."""
-        return Proposal.make(self._algorithms, host_keys, markers)
+def prefer_ciphers(algorithms: Algorithms, theirs: Proposal) -> Algorithms:
+    """Return the algorithms with only the preferred ciphers, if the peer supports one in each direction."""
+    preferred = algorithms.preferred_ciphers
+    if preferred and not any(map(set(preferred).isdisjoint, theirs.ciphers)):
+        return replace(algorithms, ciphers=preferred)
+    return algorithms

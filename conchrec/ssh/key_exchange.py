@@ -34,8 +34,9 @@ from conchrec.ssh.kexinit import (
     STRICT_SERVER,
     Agreement,
     Proposal,
-    Proposals,
     negotiate,
+    prefer_ciphers,
+    select_usable,
 )
 from conchrec.ssh.numbers import (
     KEX_FIRST,
@@ -148,7 +149,8 @@ class KeyExchange(ABC):
         self._inbound = inbound
         self._outbound = outbound
         self._timers = Timers(settings.clock)
-        self._proposals = Proposals(settings.algorithms)
+        #: What each of our proposals contains.
+        self._algorithms = select_usable(settings.algorithms)
         self._allowance = RekeyAllowance()
         #: The computation that must finish before the next message of the peer is handled.
         self._computing: Deferred[Any] | None = None
@@ -203,7 +205,7 @@ class KeyExchange(ABC):
         If our proposal depends on the peer's, wait for that for a short time. Most clients send their
         KEXINIT at once, but a client may wait for ours.
         """
-        if self._proposals.depends_on_peer:
+        if self._algorithms.preferred_ciphers:
             self._timers.start("first", KEXINIT_WAIT.total_seconds(), self._begin_by_time)
         else:
             self.begin()
@@ -293,7 +295,7 @@ class KeyExchange(ABC):
         if not self.is_secure:
             markers = (EXT_INFO_CLIENT, STRICT_CLIENT) if self.is_client else (STRICT_SERVER,)
         self._timers.cancel("first")
-        self.proposal = self._proposals.make(self._host_key_algorithms(), markers)
+        self.proposal = Proposal.make(self._algorithms, self._host_key_algorithms(), markers)
         self._enter(ExchangePhase.PROPOSED)
         self._transport.send_now(KEXINIT, self.proposal.payload[1:])
 
@@ -322,7 +324,7 @@ class KeyExchange(ABC):
         """Send our KEXINIT and agree with the peer's."""
         theirs = Proposal.read(payload)
         if not self.is_secure:
-            self._proposals.adapt_to(theirs)
+            self._algorithms = prefer_ciphers(self._algorithms, theirs)
         self._propose()
         self._agree_on(theirs)
 

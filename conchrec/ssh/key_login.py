@@ -80,7 +80,8 @@ class KeyLogin:
             # The server is older than RFC 8332.
             algorithm = b"ssh-rsa"
         if algorithm is None:
-            self._progress.tried.append(f"{signer.label} (the target does not accept its algorithm)")
+            text = f"{signer.label} (the target does not accept its algorithm)"
+            self._progress.failed_attempts.append(text)
             return StepOutcome.REFUSED
         host_key = self._host_key() if u.HOSTBOUND_EXTENSION in extensions else None
         self._offers_left -= 1
@@ -88,7 +89,7 @@ class KeyLogin:
         request = self._request(signer, algorithm, host_key, signed=False)
         reply = await self._exchange.send(request, u.PK_OK)
         if reply.number == u.FAILURE:
-            self._progress.tried.append(signer.label)
+            self._progress.failed_attempts.append(signer.label)
             return self._read_offer_outcome(reply)
         _check_pk_ok(reply.payload, signer.blob)
         request = self._request(signer, algorithm, host_key, signed=True)
@@ -99,18 +100,18 @@ class KeyLogin:
         except CancelledError:
             raise
         except ConchrecError as error:
-            self._progress.tried.append(f"{signer.label} ({error.public})")
+            self._progress.failed_attempts.append(f"{signer.label} ({error.public})")
             return StepOutcome.REFUSED
         except Exception:
             _log.failure("unexpected error while {label} signed a login", label=signer.label)
-            self._progress.tried.append(f"{signer.label} (signing failed)")
+            self._progress.failed_attempts.append(f"{signer.label} (signing failed)")
             return StepOutcome.REFUSED
         reply = await self._exchange.send(request + string(signature), u.SUCCESS)
         outcome = self._progress.read_outcome(reply, u.PUBLICKEY, signer)
         if outcome is StepOutcome.PARTIAL:
             self._accepted_keys.add(key)
         elif outcome is StepOutcome.REFUSED:
-            self._progress.tried.append(f"{signer.label} (the target rejected its signature)")
+            self._progress.failed_attempts.append(f"{signer.label} (the target rejected its signature)")
         return outcome
 
     def _read_offer_outcome(self, reply: LoginReply) -> StepOutcome:

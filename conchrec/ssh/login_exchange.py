@@ -93,7 +93,7 @@ class LoginExchange:
 class StepOutcome(enum.Enum):
     """The server's answer to one method."""
 
-    IN = "logged in"
+    LOGGED_IN = "logged in"
     PARTIAL = "accepted, but not sufficient"
     REFUSED = "not accepted"
 
@@ -107,8 +107,8 @@ class LoginProgress:
         #: The methods that succeeded, in order, and the key of the last one.
         self.steps: list[bytes] = []
         self.signer: Signer | None = None
-        #: For people: what was tried in vain.
-        self.tried: list[str] = []
+        #: For messages: what was tried without success.
+        self.failed_attempts: list[str] = []
 
     def read_outcome(self, reply: LoginReply, method: bytes, signer: Signer | None = None) -> StepOutcome:
         """Read SUCCESS, or FAILURE: ``name-list methods that can continue, boolean partial success``"""
@@ -121,13 +121,13 @@ class LoginProgress:
                 return StepOutcome.REFUSED
         self.steps.append(method)
         self.signer = signer
-        return StepOutcome.IN if reply.number == u.SUCCESS else StepOutcome.PARTIAL
+        return StepOutcome.LOGGED_IN if reply.number == u.SUCCESS else StepOutcome.PARTIAL
 
     def rejection(self, target: str, user: bytes) -> LoginRejected:
         """Return the error for a login that the server has rejected."""
         methods = ",".join(sorted(one_line(name, 64) for name in self.methods)) or "nothing"
         steps = ", ".join(one_line(name, 64) for name in self.steps)
-        tried = ", ".join(self.tried)
+        tried = ", ".join(self.failed_attempts)
         return LoginRejected(
             f"{target} rejected the login as {one_line(user)}: "
             + (f"{steps} succeeded but was not sufficient; " if steps else "")

@@ -50,12 +50,12 @@ class PromptLogin:
                 try:
                     outcome = await attempt(prompter)
                 except _NoAnswer as error:
-                    self._progress.tried.append(f"{one_line(method, 64)} ({error})")
+                    self._progress.failed_attempts.append(f"{one_line(method, 64)} ({error})")
                     return StepOutcome.REFUSED
                 if outcome is not StepOutcome.REFUSED:
                     return outcome
-                if one_line(method, 64) not in self._progress.tried:
-                    self._progress.tried.append(one_line(method, 64))
+                if one_line(method, 64) not in self._progress.failed_attempts:
+                    self._progress.failed_attempts.append(one_line(method, 64))
         return StepOutcome.REFUSED
 
     async def _answer_questions(self, prompter: Prompter) -> StepOutcome:

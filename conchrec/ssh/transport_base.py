@@ -12,7 +12,6 @@ from typing import Any
 
 from twisted.conch.ssh.service import SSHService
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -32,8 +31,9 @@ from conchrec.ssh.key_exchange import MAX_BLOCKED, MAX_BLOCKED_EARLY, KeyExchang
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packet_reader import PacketReader
 from conchrec.ssh.peer_limits import MAX_BEHIND, MAX_UNREAD, SendBacklog
-from conchrec.ssh.socket_writer import SocketWriter, socket_of
+from conchrec.ssh.socket_writer import Writer, open_writer
 from conchrec.ssh.timers import Timers
+from conchrec.ssh.userauth import CONNECTION
 from conchrec.ssh.wire import Reader, string, uint32
 
 _log = Logger()
@@ -45,14 +45,8 @@ MAX_EXTENSIONS = 64
 MAX_DESCRIPTION = 1024
 #: The maximum number of bytes to read at once before the login: about one packet.
 READ_EARLY = 32 * 1024
-#: The maximum number of bytes to write at once: all that one turn has read. Twisted's 128 KiB would need
-#: four turns.
-SEND_AT_MOST = 2 * READ_AT_MOST
 #: A peer that does not read our DISCONNECT is dropped after this many seconds.
 LAST_WORDS = 5.0
-
-
-CONNECTION = b"ssh-connection"
 
 
 class SSHTransport(Protocol):
@@ -73,10 +67,8 @@ class SSHTransport(Protocol):
         self.outbound = OutboundPackets()
         self._reader = PacketReader(self, self.inbound, clock, share)
         self._backpressure = WriteBackpressure()
-        #: The transport without wrappers: a socket or a tunnel.
-        self._socket: Any = None
-        #: None if the transport is no socket, as for a tunnel, or if there is no share.
-        self._writer: SocketWriter | None = None
+        #: None before the connection is made.
+        self._writer: Writer | None = None
         self._write: Callable[[bytes], object] = lambda data: None
         self._is_logged_in = False
         self.service: SSHService | None = None
@@ -189,27 +181,12 @@ class SSHTransport(Protocol):
             turn = getattr(self.transport, switch, None)
             if turn is not None:
                 turn(True)
-        self._socket = socket = socket_of(self.transport)
-        if hasattr(socket, "SEND_LIMIT"):
-            socket.SEND_LIMIT = SEND_AT_MOST
-        if self.share is not None and IReadWriteDescriptor.providedBy(socket):
-            self._writer = SocketWriter(socket, self._backpressure, self.share.after_slice, READ_AT_MOST)
-            self._write = self._writer.write
-        else:
-            self._write = self.transport.write
-            self.transport.registerProducer(self._backpressure, True)
-        self._set_read_size()
+        self._writer = writer = open_writer(self.transport, self._backpressure, self.share)
+        self._write = writer.write
+        writer.set_read_size(READ_EARLY)
         self._reader.connect(self.transport)
         if self._identifications.ours is not None:
             self._send_identification()
-
-    def _set_read_size(self) -> None:
-        """Set how many bytes are read from the socket at once."""
-        size = READ_AT_MOST if self._is_logged_in else READ_EARLY
-        if hasattr(self._socket, "bufferSize"):
-            self._socket.bufferSize = size
-        if self._writer is not None:
-            self._writer.limit = size
 
     def _finish_login(self) -> None:
         """Handle USERAUTH_SUCCESS, directly after it was sent or received."""
@@ -219,7 +196,8 @@ class SSHTransport(Protocol):
             self.inbound.log_in()
             self._reader.log_in()
             self.kex.log_in()
-            self._set_read_size()
+            assert self._writer is not None
+            self._writer.set_read_size(READ_AT_MOST)
 
     def _send_identification(self) -> None:
         """Send our identification string and start the first key exchange."""
@@ -268,8 +246,8 @@ class SSHTransport(Protocol):
         self._timers.start("last words", LAST_WORDS, self.abort)
         self._is_closing = True
         self.kex.stop()
-        if self._writer is not None:
-            self._writer.finish()
+        assert self._writer is not None
+        self._writer.finish()
         # A producer would keep the socket from closing.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -308,8 +286,8 @@ class SSHTransport(Protocol):
         if self.is_over:
             return
         self._reader.receive(data)
-        if self._writer is not None and self._is_logged_in and self.share is not None:
-            self._socket.bufferSize = self.share.read_size
+        if self._is_logged_in and self._writer is not None:
+            self._writer.adapt_read_size()
 
     @property
     def share(self) -> Share | None:

@@ -189,7 +189,7 @@ class UserAuthClient(SSHService):
         else:
             transport.sendUnimplemented()
 
-    # --- the order of things
+    # --- the sequence of methods
 
     async def _log_in(self) -> Login:
         """Log in with all methods that the server accepts."""
@@ -197,7 +197,7 @@ class UserAuthClient(SSHService):
         reply = await exchange.send(exchange.request(u.NONE), u.SUCCESS)
         outcome = progress.read_outcome(reply, u.NONE)
         for _ in range(MAX_STEPS):
-            if outcome is StepOutcome.IN:
+            if outcome is StepOutcome.LOGGED_IN:
                 return Login(signer=progress.signer, steps=tuple(progress.steps))
             outcome = await self._keys.run()
             if outcome is StepOutcome.REFUSED:

@@ -87,7 +87,7 @@ class Host:
             echo.stream = Stream.accept(opening, echo)
         elif kind == b"direct-tcpip":
             m.Forwarded.parse(opening.request.extra)
-            tunnel = Tunnel(TurnScheduler(Now()), peer="peer", host="host")
+            tunnel = Tunnel(TurnScheduler(Now()))
             tunnel.attach(Stream.accept(opening, tunnel))
             # An SSH server inside the connection, as every target is.
             tunnel.start(Pair(connect=False).server)

@@ -254,7 +254,7 @@ class Nested:
         self._outer = LoggedIn(Pair(algorithms=FAST, chunk=outer_chunk)).begin()
         outer = self._outer
         turns = TurnScheduler(Now())
-        client_tunnel, server_tunnel = (Tunnel(turns, peer="peer", host="host") for _ in range(2))
+        client_tunnel, server_tunnel = (Tunnel(turns) for _ in range(2))
         client_tunnel.attach(Stream.open(outer.client, b"direct-tcpip", client_tunnel))
         self.pump()
         server_tunnel.attach(Stream.accept(outer.server_handler.openings[-1], server_tunnel))

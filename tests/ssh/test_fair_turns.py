@@ -218,7 +218,7 @@ def test_reads_less_at_once_for_a_second_after_each_key() -> None:
     turns = TurnScheduler(clock)
     sizes = [turns.read_size]
     clock.advance(TYPING_SECONDS)
-    turns.note_key()
+    turns.note_keystroke()
     for _ in range(2):
         clock.advance(TYPING_SECONDS / 2)
         sizes.append(turns.read_size)
@@ -328,7 +328,7 @@ def test_handles_inner_connection_in_slices() -> None:
     pair = Pair(connect=False)
     clock = pair.clock
     turns = TurnScheduler(clock)
-    tunnel = Tunnel(turns, peer=None, host=None, capacity=64 * 1024)
+    tunnel = Tunnel(turns, capacity=64 * 1024)
     pair.server.charge_to(turns.of_user("joe"))
     user, handler = Receiver(), Handler()
     loop = Loop(Handler(), handler)

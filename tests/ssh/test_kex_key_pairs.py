@@ -8,10 +8,10 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from conchrec.ssh.algorithms import MODERN
-from conchrec.ssh.dh_helper import KeyExchangeRefused
-from conchrec.ssh.dh_worker import key_pair
 from conchrec.ssh.kems import SNTRUP761, KemKeyPair
+from conchrec.ssh.kex_helper import KeyExchangeRefused
 from conchrec.ssh.kex_methods import SNTRUP_METHODS, SntrupKeyPairs
+from conchrec.ssh.kex_worker import key_pair
 from tests.support.pair import Pair
 from tests.support.powers import KeyPairsAtOnce
 

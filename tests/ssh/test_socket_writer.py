@@ -30,6 +30,7 @@ class FakeSocket:
 
     def __init__(self, room: int) -> None:
         self.room = room
+        self.bufferSize = 0
         self.sent = b""
         self.waiting = b""
         self.calls = 0
@@ -81,7 +82,12 @@ class Scene:
         self.producer = Producer()
         self.pressure.attach(self.producer)
         self.due: list[Callable[[], object]] = []
-        self.writer = SocketWriter(self.socket, self.pressure, self.due.append, LIMIT)
+        self.read_size = 2 * LIMIT
+        self.writer = SocketWriter(self.socket, self.pressure, self)
+        self.writer.set_read_size(LIMIT)
+
+    def after_slice(self, send: Callable[[], object]) -> None:
+        self.due.append(send)
 
     def end_slice(self) -> None:
         due, self.due[:] = self.due[:], []
@@ -270,7 +276,7 @@ def test_sets_read_size_of_socket(wraps: bool) -> None:
         scene.pair.client.sendPacket(2, b"\0\0\0\0")
         scene.settle()
         sizes.append(scene.line.bufferSize)
-        scene.turns.note_key()
+        scene.turns.note_keystroke()
     assert sizes == [READ_EARLY, READ_AT_MOST, READ_WHILE_TYPING]
 
 

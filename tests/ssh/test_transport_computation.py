@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE
-from conchrec.ssh.dh_helper import KeyExchangeRefused
+from conchrec.ssh.kex_helper import KeyExchangeRefused
 from conchrec.ssh.kex_table import ExchangePhase
 from conchrec.ssh.packet_reader import MAX_HELD, MAX_HELD_EARLY
 from conchrec.ssh.server_host_keys import ServerHostKeys

@@ -12,7 +12,7 @@ from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import AES_GCM, MODERN
 from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, Ed25519Authority, issue
 from conchrec.ssh.kex_table import ExchangePhase
-from conchrec.ssh.kexinit import Proposal, Proposals
+from conchrec.ssh.kexinit import Proposal, prefer_ciphers
 from conchrec.ssh.key_exchange import HOLD_AT, KEXINIT_WAIT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME
 from conchrec.ssh.packet_reader import MAX_HELD
 from conchrec.ssh.peer_limits import REKEY_BURST, REKEY_LONGEST_PAUSE
@@ -277,11 +277,8 @@ def test_prefers_cipher_of_server_that_client_supports(offered: tuple[bytes, ...
 def test_prefers_cipher_only_if_client_supports_it_in_both_directions() -> None:
     theirs = Proposal.make(replace(MODERN, ciphers=(CHACHA, *AES_GCM)), (), ())
     for directions in ((AES_GCM, (CHACHA,)), ((CHACHA,), AES_GCM)):
-        proposals = Proposals(PREFERENCE)
-        proposals.adapt_to(replace(theirs, ciphers=directions))
-        assert proposals.make((), ()).ciphers == (MODERN.ciphers, MODERN.ciphers)
-    proposals.adapt_to(theirs)
-    assert proposals.make((), ()).ciphers == (AES_GCM, AES_GCM)
+        assert prefer_ciphers(PREFERENCE, replace(theirs, ciphers=directions)) == PREFERENCE
+    assert prefer_ciphers(PREFERENCE, theirs) == replace(PREFERENCE, ciphers=AES_GCM)
 
 
 def test_offers_all_ciphers_to_client_that_waits_for_kexinit() -> None:

@@ -37,9 +37,9 @@ from conchrec.recording.storage.spool import SpoolFile
 from conchrec.recording.storage.spool import create as create_spool
 from conchrec.recording.store import LocalStore
 from conchrec.ssh.algorithms import MODERN
-from conchrec.ssh.dh_helper import DiffieHellmanHelper
 from conchrec.ssh.fair_turns import TurnScheduler
 from conchrec.ssh.host_key_check import HostTrust
+from conchrec.ssh.kex_helper import KeyExchangeHelper
 from conchrec.ssh.known_hosts import KnownHosts
 from tests.support.auditlog import AuditMemory
 
@@ -134,7 +134,7 @@ def memory_context(
         bandwidth=Bandwidth(clock),
         disks=Disks(()),
         turns=TurnScheduler(clock),
-        diffie_hellman=DiffieHellmanHelper(reactor),
+        kex_helper=KeyExchangeHelper(reactor),
         tunnel_memory=TunnelMemory(),
         session_rate=SessionRate(clock),
     )

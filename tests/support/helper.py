@@ -1,4 +1,4 @@
-"""Processes for ``conchrec.ssh.dh_helper``: the real one, and a fake that works in this process."""
+"""Processes for ``conchrec.ssh.kex_helper``: the real one, and a fake that works in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from conchrec.clock import Clock, DelayedCall
-from conchrec.ssh.dh_worker import serve
+from conchrec.ssh.kex_worker import serve
 
 
 class Process(Protocol):
@@ -88,7 +88,7 @@ class FakeProcess:
 
 
 class RealProcess:
-    """The program ``conchrec.ssh.dh_worker``."""
+    """The program ``conchrec.ssh.kex_worker``."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport

@@ -10,9 +10,9 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from conchrec.ssh.dh_worker import key_pair, powers
 from conchrec.ssh.kems import SNTRUP761, KemKeyPair
 from conchrec.ssh.kex_methods import new_kex_method
+from conchrec.ssh.kex_worker import key_pair, powers
 
 T = TypeVar("T")
 

@@ -234,7 +234,7 @@ class Proxy:
         assert self.process is not None
         for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
             try:
-                if b"dh_worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"kex_worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                     return int(child)
             except FileNotFoundError:
                 continue

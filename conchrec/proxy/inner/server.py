@@ -105,7 +105,7 @@ class TargetServer:
             identification=mirrored_identification(identification),
             host_keys=services.authority.inner_host_keys(requested.host, requested.port),
             algorithms=self._context.settings.algorithms,
-            powers=services.diffie_hellman.powers_of_peer(lambda: f"user {access.identity.user}"),
+            powers=services.kex_helper.powers_of_peer(lambda: f"user {access.identity.user}"),
             userauth=lambda: userauth,
             clock=services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),

@@ -258,7 +258,7 @@ class Session:
             self._access.activity.touch()
         if message == m.CHANNEL_DATA:
             if self._has_pty:
-                self._context.services.turns.note_key()
+                self._context.services.turns.note_keystroke()
             data = body[4:]
             self._report.stdin += len(data)
             if self.recording.recorder is not None:

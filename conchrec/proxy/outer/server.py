@@ -84,7 +84,7 @@ class OuterConnection:
             identification=b"SSH-2.0-conchrec_" + __version__.encode(),
             host_keys=services.authority.outer_host_keys(services.outer_names),
             algorithms=context.settings.algorithms,
-            powers=services.diffie_hellman.powers_of_peer(self._helper_share),
+            powers=services.kex_helper.powers_of_peer(self._helper_peer),
             userauth=lambda: userauth,
             clock=services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
@@ -101,8 +101,8 @@ class OuterConnection:
         limits.add(user.source, self)
         self.transport.when_lost().addCallback(self._lost)
 
-    def _helper_share(self) -> str:
-        """Whose share of the Diffie-Hellman helper this connection uses: its address's, then its user's."""
+    def _helper_peer(self) -> str:
+        """Return the peer for the queue of the helper: the address, after the login the user."""
         if self._user.has_logged_in:
             return f"user {self.identity.user}"
         return f"address {counted_as(self._user.source)}"

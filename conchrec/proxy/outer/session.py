@@ -25,7 +25,7 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import IncomingOpen
 
-#: The window for a command's standard input and for keys, in bytes.
+#: The window for a command's standard input and for keystrokes, in bytes.
 COMMAND_WINDOW = 128 * 1024
 #: The exit status of ssh itself where it cannot connect.
 FAILED = 255

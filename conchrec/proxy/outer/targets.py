@@ -241,7 +241,7 @@ class TargetConnections:
 
     def new_tunnel(self) -> Tunnel:
         """Return a tunnel for a channel of the user. It carries nothing before ``attach_tunnel``."""
-        return Tunnel(self._context.services.turns, peer=self._user.peer, host=self._user.peer)
+        return Tunnel(self._context.services.turns)
 
     def attach_tunnel(self, target: ConnectedTarget, tunnel: Tunnel) -> None:
         """Begin to forward between the user's channel and a connected target."""

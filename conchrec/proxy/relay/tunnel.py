@@ -54,18 +54,16 @@ class Tunnel:
     """An ITransport on a channel: ``attach`` gives it the channel's stream, ``start`` its protocol."""
 
     __slots__ = (
-        "_capacity", "_early", "_got_eof", "_high", "_holds", "_host", "_is_flush_scheduled",
-        "_is_lost", "_low", "_on_closed", "_output", "_peer", "_protocol", "_stream", "_turns",
+        "_capacity", "_early", "_got_eof", "_high", "_holds", "_is_flush_scheduled",
+        "_is_lost", "_low", "_on_closed", "_output", "_protocol", "_stream", "_turns",
         "_written", "_written_bytes", "disconnecting", "on_bytes", "on_pressure", "on_request",
         "received", "sent",
     )  # fmt: skip
 
-    def __init__(self, turns: TurnScheduler, *, peer: object, host: object, capacity: int = WINDOW) -> None:
+    def __init__(self, turns: TurnScheduler, *, capacity: int = WINDOW) -> None:
         """``capacity`` is the number of bytes that may wait here on their way to the target."""
         self._turns = turns
         self.set_capacity(capacity)
-        self._peer = peer
-        self._host = host
         self._stream: Stream | None = None
         self._protocol: ByteProtocol | None = None
         #: Data that arrived before ``start``.
@@ -190,13 +188,11 @@ class Tunnel:
             self._stream.abort()
         self._lose()
 
-    def getPeer(self) -> object:
-        """Return the address of the user's client."""
-        return self._peer
+    def getPeer(self) -> None:
+        """Return None: a tunnel has no address."""
 
-    def getHost(self) -> object:
-        """Return the address of the proxy."""
-        return self._host
+    def getHost(self) -> None:
+        """Return None: a tunnel has no address."""
 
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
         """Pause ``producer`` while too many bytes wait for the user (IConsumer)."""

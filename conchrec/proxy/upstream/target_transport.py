@@ -39,7 +39,7 @@ def new_transport(access: TargetAccess) -> tuple[ClientTransport, HostCheck]:
     trust = services.trust(access.target, access.destination.addresses)
     check = HostKeyCheck(trust, access.target, services.now)
     algorithms = algorithms_of(access)
-    helper = services.diffie_hellman
+    helper = services.kex_helper
     transport = ClientTransport(
         algorithms=algorithms,
         powers=helper.powers_of_peer(lambda: f"target {access.target}"),

@@ -56,7 +56,7 @@ class Pair:
         self.user = User()
         self.stream = Stream.open(self.loop.left, b"direct-tcpip", self.user)
         self.loop.pump()
-        self.tunnel = Tunnel(TurnScheduler(clock or Now()), peer="user", host="proxy")
+        self.tunnel = Tunnel(TurnScheduler(clock or Now()))
         self.tunnel.attach(Stream.accept(handler.openings[0], self.tunnel))
         self.loop.pump()
 
@@ -216,7 +216,7 @@ def test_capacity_limits_both_directions() -> None:
     user = User()
     stream = Stream.open(loop.left, b"session", user)
     loop.pump()
-    tunnel = Tunnel(TurnScheduler(Now()), peer="user", host="proxy")
+    tunnel = Tunnel(TurnScheduler(Now()))
     tunnel.attach(Stream.accept(handler.openings[0], tunnel, window=0))
     stream.write(bytes(WINDOW))
     loop.pump()

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.ssh import dh_worker
+from conchrec.ssh import kex_worker
 from conchrec.ssh.dh_groups import GROUP1, GROUP14, GROUP16
-from conchrec.ssh.dh_worker import (
+from conchrec.ssh.kems import SNTRUP761
+from conchrec.ssh.kex_worker import (
     KEY_PAIR,
     MAX_FRAME,
     POWERS,
@@ -25,7 +26,6 @@ from conchrec.ssh.dh_worker import (
     parse_strings,
     serve,
 )
-from conchrec.ssh.kems import SNTRUP761
 
 
 def power_request(*numbers: int) -> bytes:
@@ -121,9 +121,9 @@ class Pipe(RawIOBase):
 
 def test_keeps_no_secret_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The private key is not referenced any more, and what was written is overwritten."""
-    pair = dh_worker.key_pair()
+    pair = kex_worker.key_pair()
     counts = []
-    monkeypatch.setattr(dh_worker, "key_pair", lambda: pair)
+    monkeypatch.setattr(kex_worker, "key_pair", lambda: pair)
     before = [sys.getrefcount(key) for key in pair]
     pipe = Pipe(frame(KEY_PAIR), lambda: counts.append([sys.getrefcount(key) for key in pair]))
     serve(cast(Any, pipe), cast(Any, pipe))
@@ -135,7 +135,7 @@ def test_keeps_no_secret_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_imports_only_standard_library_and_pqcrypto() -> None:
     """It runs without site-packages and loads no code that could hold a key of the proxy."""
-    tree = ast.parse(Path(dh_worker.__file__).read_bytes())
+    tree = ast.parse(Path(kex_worker.__file__).read_bytes())
     imported = {
         name.split(".")[0]
         for node in ast.walk(tree)

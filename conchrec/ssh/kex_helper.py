@@ -33,10 +33,10 @@ from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import ConchrecError
 from conchrec.fair_queue import FairQueue
 from conchrec.reasons import ReasonCode
-from conchrec.ssh import dh_worker
-from conchrec.ssh.dh_worker import KEY_PAIR, MAX_FRAME, POWERS, encode_numbers, frame, parse_strings
+from conchrec.ssh import kex_worker
 from conchrec.ssh.kems import SNTRUP761, KemKeyPair
 from conchrec.ssh.kex_methods import ModularPowers, SntrupKeyPairs
+from conchrec.ssh.kex_worker import KEY_PAIR, MAX_FRAME, POWERS, encode_numbers, frame, parse_strings
 from conchrec.text import decode_text, one_line
 
 _log = Logger()
@@ -48,8 +48,8 @@ MAX_WAITING = 1024
 #: The number of key pairs that are made ahead. Each takes 20 ms of the process, and one waiting connection
 #: needs one: together 20 ms after a burst.
 KEY_PAIRS_AHEAD = 4
-#: While requests of this many peers wait, which have turns, sntrup761 is not offered: a key pair would take
-#: most of a second.
+#: sntrup761 is not offered while this many peers wait: each has a turn of about 20 ms, so a key pair would
+#: take most of a second.
 MAX_WAITING_FOR_KEY_PAIR = 32
 #: If a request takes longer than this, the process hangs and is killed.
 ANSWER_SECONDS = 20.0
@@ -105,7 +105,7 @@ class _Request:
     abandoned: bool = False
 
 
-class DiffieHellmanHelper:
+class KeyExchangeHelper:
     """Computes powers and makes key pairs in a separate process. Call ``start`` and ``stop`` once each."""
 
     def __init__(
@@ -140,7 +140,7 @@ class DiffieHellmanHelper:
         """Start the process. If that fails, it is tried again later."""
         self._restart = None
         self._started_at = self._reactor.seconds()
-        command = [sys.executable, "-I", "-S", str(Path(dh_worker.__file__).resolve())]
+        command = [sys.executable, "-I", "-S", str(Path(kex_worker.__file__).resolve())]
         if self._makes_key_pairs:
             command.append(_directory_of_pqcrypto())
         # The interpreter may need this to find its libraries. The helper needs no other variable.
@@ -205,7 +205,7 @@ class DiffieHellmanHelper:
 
     @property
     def key_pairs_made(self) -> int:
-        """The number of key pairs that were made ahead and wait for a connection."""
+        """For tests: the number of key pairs that were made ahead and wait for a connection."""
         return len(self._key_pairs)
 
     def has_key_pairs(self) -> bool:
@@ -213,7 +213,7 @@ class DiffieHellmanHelper:
         if self._key_pairs:
             return True
         is_running = self._process is not None and not self._stopped
-        return is_running and self._makes_key_pairs and self._queue.names_count < MAX_WAITING_FOR_KEY_PAIR
+        return is_running and self._makes_key_pairs and self._queue.name_count < MAX_WAITING_FOR_KEY_PAIR
 
     def key_pair(self, peer: str) -> Deferred[KemKeyPair]:
         """Return a key pair of sntrup761 that was never returned before. Fails as ``powers`` does."""
@@ -380,7 +380,7 @@ def _parse_key_pair(strings: tuple[bytes, ...]) -> KemKeyPair:
 class _KeyPairs:
     """The key pairs for one peer (SntrupKeyPairs)."""
 
-    helper: DiffieHellmanHelper
+    helper: KeyExchangeHelper
     peer: Callable[[], str]
 
     def are_available(self) -> bool:
@@ -395,7 +395,7 @@ class _KeyPairs:
 class _Pipe(ProcessProtocol):
     """Splits the output of the process into frames."""
 
-    def __init__(self, helper: DiffieHellmanHelper) -> None:
+    def __init__(self, helper: KeyExchangeHelper) -> None:
         self._helper = helper
         self._buffer = b""
         self._is_broken = False

@@ -17,15 +17,15 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from conchrec.ssh.dh_groups import GROUP14, GROUP16
-from conchrec.ssh.dh_helper import (
+from conchrec.ssh.kems import SNTRUP761, KemKeyPair
+from conchrec.ssh.kex_helper import (
     ANSWER_SECONDS,
     LAST_BACKOFF,
     MAX_WAITING_FOR_KEY_PAIR,
     STABLE_SECONDS,
-    DiffieHellmanHelper,
+    KeyExchangeHelper,
     KeyExchangeRefused,
 )
-from conchrec.ssh.kems import SNTRUP761, KemKeyPair
 from tests.support.helper import FakeProcess, Process, Processes, RealProcess
 from tests.support.wait import block, fact, in_time, reactor
 
@@ -37,7 +37,7 @@ class Setting:
 
     def __init__(self, processes: Processes, *, key_pairs_ahead: int = 0, **limits: int) -> None:
         self.processes = processes
-        self.helper = DiffieHellmanHelper(processes, key_pairs_ahead=key_pairs_ahead, **limits)
+        self.helper = KeyExchangeHelper(processes, key_pairs_ahead=key_pairs_ahead, **limits)
         self.helper.start()
         self.outcomes: list[int] = []
         self.count = 0
@@ -279,12 +279,12 @@ async def test_discards_key_pairs_on_stop(make: Callable[..., Setting]) -> None:
 
 
 def test_has_no_key_pairs_before_start_and_without_pqcrypto(monkeypatch: pytest.MonkeyPatch) -> None:
-    helper = DiffieHellmanHelper(Processes(Clock()))
+    helper = KeyExchangeHelper(Processes(Clock()))
     assert not helper.has_key_pairs()
     monkeypatch.setattr(SNTRUP761, "is_available", lambda: False)
     clock = Clock()
     processes = Processes(clock)
-    helper = DiffieHellmanHelper(processes)
+    helper = KeyExchangeHelper(processes)
     helper.start()
     clock.pump([0] * 10)
     assert not helper.has_key_pairs()
