@@ -74,9 +74,15 @@ def parser() -> argparse.ArgumentParser:
         "--size", type=parse_size, metavar="SIZE", help="size of each transfer: 1GB, 64MiB (default: 1GB)"
     )
     made.add_argument(
-        "--only", action="append", default=[], metavar="KIND", help="of the floods of hostile, only this kind"
+        "--only",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="for hostile: run only floods of this KIND; may be repeated",
     )
-    made.add_argument("--full", action="store_true", help="also 5,000 sessions, and 20 GB in one connection")
+    made.add_argument(
+        "--full", action="store_true", help="also run 5,000 sessions, and 20 GB in one connection"
+    )
     made.add_argument(
         "--gate", action="store_true", help="small sizes; exit with 1 if a figure misses the bar for CI"
     )
@@ -92,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def effort_of(args: argparse.Namespace) -> Effort:
+def select_effort(args: argparse.Namespace) -> Effort:
     """Return the sizes that the arguments select."""
     effort = QUICK if args.gate else FULL if args.full else Effort()
     if args.only:
@@ -102,7 +108,7 @@ def effort_of(args: argparse.Namespace) -> Effort:
     return effort if args.rounds is None else replace(effort, rounds=args.rounds)
 
 
-def chosen(args: argparse.Namespace) -> list[Benchmark]:
+def select_benchmarks(args: argparse.Namespace) -> list[Benchmark]:
     """Return the benchmarks to run, in the order of the list."""
     if args.names:
         return [benchmark for benchmark in BENCHMARKS if benchmark.name in args.names]
@@ -173,12 +179,12 @@ def write_results(
 
 async def run(args: argparse.Namespace, words: Sequence[str]) -> int:
     """Run the chosen benchmarks and print the report; return the exit status."""
-    progress, effort = Progress(), effort_of(args)
+    progress, effort = Progress(), select_effort(args)
     described = await machine.describe()
     agreed = await legs() if args.json or args.results else {}
     outcomes: list[Outcome] = []
     broken = False
-    for benchmark in chosen(args):
+    for benchmark in select_benchmarks(args):
         try:
             outcome = await measure(benchmark, effort, progress)
         except CancelledError:

@@ -86,7 +86,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measurement:
     """The result of a benchmark. ``notes`` say how the figures were measured."""
 
     figures: Sequence[Figure]
@@ -103,5 +103,5 @@ class Benchmark:
 
     name: str
     about: str
-    run: Callable[[Run], Awaitable[Measured]]
+    run: Callable[[Run], Awaitable[Measurement]]
     only_named: bool = False

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.benchmark import GB, MB, Benchmark, Measured, Run
+from bench.benchmark import GB, MB, Benchmark, Measurement, Run
 from bench.figures import Bars, Figure, at_least_ratio, at_most_ratio
 from bench.scene import HOST, PATIENCE, Route, Scene, make_scene
 from tests.support.process import run as run_program
@@ -172,7 +172,7 @@ _CIPHER_NOTE = (
 
 
 def _benchmark(name: str, about: str, *transfers: Transfer) -> Benchmark:
-    async def measured(run: Run) -> Measured:
+    async def measured(run: Run) -> Measurement:
         scene, size = await make_scene(run.stage), run.effort.size
         files = Files(text=write_text(run.stage.path("text"), size), copy=run.stage.path("copies/copy"))
         # Written back now: otherwise the disk would be busy during a round.
@@ -182,7 +182,7 @@ def _benchmark(name: str, about: str, *transfers: Transfer) -> Benchmark:
             costs = list((await _costs(run, scene, transfer, files)).values())
             figures += _figures(transfer, size, *costs)
         ciphers = (_CIPHER_NOTE,) if any(transfer.client for transfer in transfers) else ()
-        return Measured(figures=figures, notes=(f"{size / GB:g} GB of text", *_NOTES, *ciphers))
+        return Measurement(figures=figures, notes=(f"{size / GB:g} GB of text", *_NOTES, *ciphers))
 
     return Benchmark(name=name, about=about, run=measured)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from twisted.internet.threads import deferToThread
 
-from bench.benchmark import Benchmark, Measured, Run
+from bench.benchmark import Benchmark, Measurement, Run
 from bench.figures import Figure, at_most, at_most_ratio
 
 _CONFIG = """\
@@ -31,7 +31,7 @@ def _cpu(command: Sequence[str]) -> float:
     return (usage.ru_utime + usage.ru_stime) * 1000
 
 
-async def _commands(run: Run) -> Measured:
+async def _commands(run: Run) -> Measurement:
     config = run.stage.path("config.yaml")
     config.write_text(_CONFIG)
     for name in ("state", "recordings"):
@@ -45,7 +45,7 @@ async def _commands(run: Run) -> Measured:
         base.append(await deferToThread(_cpu, [*python, "pass"]))
         for words, values in ours.items():
             values.append(await deferToThread(_cpu, [*start, *words.split()]))
-    return Measured(
+    return Measurement(
         figures=[
             Figure(
                 name=f"CPU, conchrec {words}",

@@ -64,7 +64,7 @@ def at_most_ratio(limit: float) -> Bar:
     return Bar(of=Quantity.RATIO, limit=limit)
 
 
-def at_most_more(limit: float) -> Bar:
+def at_most_difference(limit: float) -> Bar:
     """Return a bar: conchrec exceeds the yardstick by at most this."""
     return Bar(of=Quantity.DIFFERENCE, limit=limit)
 

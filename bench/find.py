@@ -14,8 +14,8 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
-from bench.benchmark import Benchmark, Measured, Run
-from bench.figures import Figure, at_most_more, at_most_ratio
+from bench.benchmark import Benchmark, Measurement, Run
+from bench.figures import Figure, at_most_difference, at_most_ratio
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.catalogue.indexer import fill
 from conchrec.recording.evidence.finisher import Finisher
@@ -68,7 +68,7 @@ def record(directory: Path, count: int) -> None:
         recorder.close("the session ended")
 
 
-def seconds_of(command: Sequence[str], lines: int | None = None) -> float:
+def time_command(command: Sequence[str], lines: int | None = None) -> float:
     """Run a command and return the seconds; ``lines``: how many lines it must print. Blocks."""
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, check=True)
@@ -77,7 +77,7 @@ def seconds_of(command: Sequence[str], lines: int | None = None) -> float:
     return seconds
 
 
-async def _find(run: Run) -> Measured:
+async def _find(run: Run) -> Measurement:
     count, directory, config = run.effort.recordings, run.stage.path("recordings"), run.stage.path("config")
     config.write_text(f"users: {{}}\nroles: {{}}\nrecordings: {{directory: {directory}}}\n")
     run.say(f"{count} recordings")
@@ -104,17 +104,17 @@ async def _find(run: Run) -> Measured:
     starts: list[float] = []
     for number in range(run.effort.rounds):
         run.say(f"round {number + 1} of {run.effort.rounds}")
-        starts.append(await deferToThread(lambda: seconds_of([*python, "pass"])))
+        starts.append(await deferToThread(lambda: time_command([*python, "pass"])))
         for name, (command, lines, _) in queries.items():
-            ours[name].append(await deferToThread(seconds_of, command, lines))
-    return Measured(
+            ours[name].append(await deferToThread(time_command, command, lines))
+    return Measurement(
         figures=[
             Figure(
                 name=f"{name}, of {count}",
                 unit="s",
                 ours=tuple(ours[name]),
                 yardstick=tuple(starts),
-                must=at_most_more(most),
+                must=at_most_difference(most),
                 gate=GATE,
             )
             for name, (_, _, most) in queries.items()

@@ -1,7 +1,7 @@
-"""A bystander's keys and logins during floods, and the time until a lock ends the flood.
+"""A bystander's keystrokes and logins during floods, and the time until a lock ends the flood.
 
 Each row is one kind of flood (``bench.hostile_client``) by a stranger or by another user. Before the flood
-and during it, a bystander types keys and logs in; then the flooding user is locked. The yardstick is the same
+and during it, a bystander types and logs in; then the flooding user is locked. The yardstick is the same
 flood of a stock sshd as jump host, if it is possible there.
 """
 
@@ -20,7 +20,7 @@ from statistics import median
 
 from twisted.internet.defer import Deferred
 
-from bench.benchmark import KIB, Benchmark, Effort, Measured, Run
+from bench.benchmark import KIB, Benchmark, Effort, Measurement, Run
 from bench.echo import PAUSE, open_terminal
 from bench.figures import Bar, Figure, at_most, percentile
 from bench.hostile_client import STRANGERS
@@ -39,11 +39,12 @@ from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.wait import TookTooLong, in_thread
 
-#: Bars for a bystander, by what a key and a login take without a flood.
+#: Bars for a bystander, computed from the time of a keystroke and of a login without a flood.
 ECHO_TIMES, ECHO_MORE = 3.0, 5.0
 LOGIN_TIMES, LOGIN_MORE = 2.0, 0.5
 LOCK_SECONDS = 2.0
-#: Bars of the gate: noise of a busy machine with two cores does not reach them, but each flood once did.
+#: Bars of the gate: the noise of a busy machine with two cores is below them, and each flood was above them
+#: before the proxy limited it.
 GATE_ECHO_TIMES, GATE_ECHO_MORE = 10.0, 50.0
 GATE_LOGIN_TIMES, GATE_LOGIN_MORE = 4.0, 3.0
 GATE_LOCK_SECONDS = 8.0
@@ -59,7 +60,7 @@ REVOKED = 5000
 
 
 class Entrance(Enum):
-    """A listener of the proxy: that for everybody, the one behind a load balancer, and the web's."""
+    """A listener of the proxy: for SSH, for SSH behind a load balancer, or for HTTP."""
 
     SSH = auto()
     BALANCED = auto()
@@ -78,7 +79,7 @@ class Row:
     entrance: Entrance = Entrance.SSH
     target: str = ""
     """The flood of a target (``bench.hostile_target``) to which the client connects."""
-    looks: bool = False
+    lists: bool = False
     """The bystander also lists recordings."""
     channels: int = 1
     silent: bool = False
@@ -115,16 +116,18 @@ ROWS: tuple[Row, ...] = (
     Row(name="terminal, short lines", kind="lines", in_gate=False),
     Row(name="unknown keys before the login", kind="offers", count=4, in_gate=False),
     Row(name="requests that wait for a start", kind="held"),
-    Row(name="replays of a large screen", kind="replays", at_sshd=False, looks=True),
+    Row(name="replays of a large screen", kind="replays", at_sshd=False, lists=True),
     Row(name="zlib, 1 : 800", kind="zlib"),
     Row(name="control characters in audited names", kind="controls"),
     Row(name="empty sessions", kind="sessions"),
-    Row(name="a target: rekeys", kind="visit", target="rekeys", at_sshd=False, in_gate=False),
-    Row(name="a target: rekeys, group16", kind="visit", target="rekeys-group16", at_sshd=False),
-    Row(name="a target: IGNORE", kind="visit", target="ignore", at_sshd=False),
-    Row(name="a target: global requests", kind="visit", target="requests", at_sshd=False, in_gate=False),
-    Row(name="a target: channels", kind="visit", target="opens", at_sshd=False, in_gate=False),
-    Row(name="a target: window adjustments", kind="visit", target="adjust", at_sshd=False, in_gate=False),
+    Row(name="a target: rekeys", kind="use-target", target="rekeys", at_sshd=False, in_gate=False),
+    Row(name="a target: rekeys, group16", kind="use-target", target="rekeys-group16", at_sshd=False),
+    Row(name="a target: IGNORE", kind="use-target", target="ignore", at_sshd=False),
+    Row(name="a target: global requests", kind="use-target", target="requests", at_sshd=False, in_gate=False),
+    Row(name="a target: channels", kind="use-target", target="opens", at_sshd=False, in_gate=False),
+    Row(
+        name="a target: window adjustments", kind="use-target", target="adjust", at_sshd=False, in_gate=False
+    ),
     Row(name="lists of revocations", kind="krl", count=4, at_sshd=False, entrance=Entrance.WEB),
     Row(name="connections closed at once", kind="connections", count=8, in_gate=False),
     Row(name="PROXY headers", kind="balanced", count=8, at_sshd=False, entrance=Entrance.BALANCED),
@@ -148,8 +151,8 @@ ROWS: tuple[Row, ...] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hoard:
-    """A user who fills the memory of the proxy. ``most``: KiB for each channel of each connection."""
+class MemoryFlood:
+    """A flood that fills the memory of the proxy. ``most``: KiB for each channel of each connection."""
 
     name: str
     kind: str
@@ -158,32 +161,36 @@ class Hoard:
     most: float
 
 
-HOARDS: tuple[Hoard, ...] = (
-    Hoard(name="memory of a channel to a silent target", kind="silent", count=2, channels=100, most=128),
-    Hoard(name="memory of a connection, answers unread", kind="unread", count=20, channels=1, most=1024),
+MEMORY_FLOODS: tuple[MemoryFlood, ...] = (
+    MemoryFlood(
+        name="memory of a channel to a silent target", kind="silent", count=2, channels=100, most=128
+    ),
+    MemoryFlood(
+        name="memory of a connection, answers unread", kind="unread", count=20, channels=1, most=1024
+    ),
 )
 
 
 @dataclass(slots=True)
 class Sample:
-    """What a bystander measured: milliseconds of keys, seconds of logins and of lists of recordings."""
+    """What a bystander measured: milliseconds of keystrokes, seconds of logins and of lists of recordings."""
 
-    keys: list[float] = field(default_factory=list)
+    keystrokes: list[float] = field(default_factory=list)
     logins: list[float] = field(default_factory=list)
-    looks: list[float] = field(default_factory=list)
+    lists: list[float] = field(default_factory=list)
 
 
-def watch(terminal: Terminal, route: Route, seconds: float, logins: int, looks: int = 0) -> Sample:
+def watch(terminal: Terminal, route: Route, seconds: float, logins: int, lists: int = 0) -> Sample:
     """Type for this long, then log in and list recordings this many times. Blocks."""
     sample = Sample()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(PAUSE)
-        sample.keys.append(terminal.key() * 1000)
+        sample.keystrokes.append(terminal.key() * 1000)
     for _ in range(logins):
         sample.logins.append(log_in(route))
-    for _ in range(looks):
-        sample.looks.append(log_in(route, "proxy", "recordings"))
+    for _ in range(lists):
+        sample.lists.append(log_in(route, "proxy", "recordings"))
     return sample
 
 
@@ -243,7 +250,7 @@ class Floods:
         self._target = house.stage.process(*program, *addresses, env=our_environment())
         await self._target.says("listening")
 
-    async def begins(self, row: Row) -> None:
+    async def target_floods(self, row: Row) -> None:
         """Wait until the target of this row floods; return at once if the row has none."""
         if row.target:
             await self._target.says(f"begins {row.target}\n")
@@ -319,8 +326,8 @@ def _bar(times: float, more: float, idle: float) -> Bar:
 
 def figures_of(row: Row, idle: Sample, ours: Sample, sshd: Sample | None, lock: float) -> list[Figure]:
     """Return the figures of a row; the bars depend on what the bystander measured before the flood."""
-    p99, p50 = percentile(idle.keys, 99), percentile(idle.keys, 50)
-    looks = median(idle.looks) if idle.looks else 0.0
+    p99, p50 = percentile(idle.keystrokes, 99), percentile(idle.keystrokes, 50)
+    lists = median(idle.lists) if idle.lists else 0.0
     login = median(idle.logins)
 
     def base(of: Callable[[Sample], Sequence[float]], percent: float) -> tuple[float, ...]:
@@ -328,17 +335,17 @@ def figures_of(row: Row, idle: Sample, ours: Sample, sshd: Sample | None, lock: 
 
     return [
         Figure(
-            name=f"{row.name}: key, p99",
+            name=f"{row.name}: keystroke, p99",
             unit="ms",
-            ours=(percentile(ours.keys, 99),),
-            yardstick=base(lambda sample: sample.keys, 99),
+            ours=(percentile(ours.keystrokes, 99),),
+            yardstick=base(lambda sample: sample.keystrokes, 99),
             must=_bar(ECHO_TIMES, ECHO_MORE, p99),
         ),
         Figure(
-            name=f"{row.name}: key, p50",
+            name=f"{row.name}: keystroke, p50",
             unit="ms",
-            ours=(percentile(ours.keys, 50),),
-            yardstick=base(lambda sample: sample.keys, 50),
+            ours=(percentile(ours.keystrokes, 50),),
+            yardstick=base(lambda sample: sample.keystrokes, 50),
             gate=_bar(GATE_ECHO_TIMES, GATE_ECHO_MORE, p50),
         ),
         Figure(
@@ -361,18 +368,18 @@ def figures_of(row: Row, idle: Sample, ours: Sample, sshd: Sample | None, lock: 
                 Figure(
                     name=f"{row.name}: list of recordings",
                     unit="s",
-                    ours=tuple(ours.looks),
-                    must=_bar(LOGIN_TIMES, LOGIN_MORE, looks),
-                    gate=_bar(GATE_LOGIN_TIMES, GATE_LOGIN_MORE, looks),
+                    ours=tuple(ours.lists),
+                    must=_bar(LOGIN_TIMES, LOGIN_MORE, lists),
+                    gate=_bar(GATE_LOGIN_TIMES, GATE_LOGIN_MORE, lists),
                 )
             ]
-            if ours.looks
+            if ours.lists
             else []
         ),
     ]
 
 
-async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
+async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measurement:
     floods = await make_floods(run)
     scene, effort = floods.scene, run.effort
     if effort.only:
@@ -382,12 +389,12 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
     figures_of_rows: list[Figure] = []
     notes: list[str] = []
     # First: the lock of the last row may still have effect for a moment.
-    if not effort.only or set(effort.only) & {hoard.kind for hoard in HOARDS}:
-        figures_of_rows += [await _memory(floods, hoard) for hoard in HOARDS]
+    if not effort.only or set(effort.only) & {memory_flood.kind for memory_flood in MEMORY_FLOODS}:
+        figures_of_rows += [await _memory(floods, memory_flood) for memory_flood in MEMORY_FLOODS]
 
     def run_beside_flood(route: Route, terminal: Terminal, row: Row) -> Deferred[Sample]:
-        looks = effort.flood_logins if row.looks else 0
-        return in_thread(partial(watch, terminal, route, effort.flood, effort.flood_logins, looks))
+        lists = effort.flood_logins if row.lists else 0
+        return in_thread(partial(watch, terminal, route, effort.flood, effort.flood_logins, lists))
 
     terminals: dict[str, Terminal] = {}
     try:
@@ -405,7 +412,7 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
     finally:
         for terminal in terminals.values():
             terminal.close()
-    return Measured(figures=figures_of_rows, notes=[*NOTES, *notes])
+    return Measurement(figures=figures_of_rows, notes=[*NOTES, *notes])
 
 
 async def _row(
@@ -422,7 +429,7 @@ async def _row(
             continue
         flood = floods.start(row, route)
         await flood.says("flooding\n")
-        await floods.begins(row)
+        await floods.target_floods(row)
         before = time.monotonic()
         samples[route.name] = await run_beside_flood(route, terminals[route.name], row)
         took = time.monotonic() - before
@@ -441,26 +448,32 @@ def _failed(row: Row) -> Figure:
     return Figure(name=f"{row.name}: failed", unit="rows", ours=(1.0,), must=bar, gate=bar)
 
 
-async def _memory(floods: Floods, hoard: Hoard) -> Figure:
-    """Measure the memory by which the proxy grows while a user fills it."""
+async def _memory(floods: Floods, memory_flood: MemoryFlood) -> Figure:
+    """Measure the memory by which the proxy grows during a flood."""
     route = floods.scene.ours
     await route.ssh(HOST, "true")
     before = route.memory
-    row = Row(name=hoard.name, kind=hoard.kind, count=hoard.count, channels=hoard.channels, silent=True)
+    row = Row(
+        name=memory_flood.name,
+        kind=memory_flood.kind,
+        count=memory_flood.count,
+        channels=memory_flood.channels,
+        silent=True,
+    )
     flood = floods.start(row, route)
     await flood.says("flooding\n")
     # The proxy handles what was sent before these.
     for _ in range(3):
         await route.ssh(HOST, "true")
-    grown = (route.memory - before) / hoard.count / hoard.channels / KIB
+    grown = (route.memory - before) / memory_flood.count / memory_flood.channels / KIB
     flood.close_input()
     await flood.wait()
     return Figure(
-        name=hoard.name,
+        name=memory_flood.name,
         unit="KiB",
         ours=(max(grown, 0.0),),
-        must=at_most(hoard.most),
-        gate=at_most(2 * hoard.most),
+        must=at_most(memory_flood.most),
+        gate=at_most(2 * memory_flood.most),
     )
 
 
@@ -477,5 +490,5 @@ async def _lock(floods: Floods, row: Row, flood: Process) -> float:
 
 
 HOSTILE = Benchmark(
-    name="hostile", about="a bystander's keys and logins while somebody floods the proxy", run=_hostile
+    name="hostile", about="a bystander's keystrokes and logins while somebody floods the proxy", run=_hostile
 )

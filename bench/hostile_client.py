@@ -1,7 +1,8 @@
-"""A program that floods a jump host as fast as it can, in one of the ways of ``KINDS``.
+"""A program that floods a jump host as fast as it can with one of ``KINDS``.
 
-``python -m bench.hostile_client JSON``; the fields are those of ``Plan``. It says ``flooding`` when the
-flood has begun, goes on until its stdin ends, and then says how many messages or requests it has sent.
+``python -m bench.hostile_client JSON``; the fields are those of ``Plan``. It prints ``flooding`` when
+the flood has begun, floods until its stdin ends, and then prints ``sent``, and the number of messages or
+requests that it has sent.
 """
 
 from __future__ import annotations
@@ -36,28 +37,29 @@ from conchrec.ssh.kex_table import ExchangePhase
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.wire import string, uint32
 
-#: How many play one recording at the same time.
+#: Sessions that play one recording at the same time.
 VIEWERS = 4
 #: Requests that may wait for a start.
 HELD = 190
-#: What is sent to a target that says nothing: a full window.
+#: Bytes for a target that sends nothing: a full window.
 SILENT_BYTES = 2 * 1024 * 1024
 
 Kind = Callable[[User], Any]
 
 
 async def _early(user: User, number: int, payload: bytes) -> None:
-    """Between the key exchange and the login."""
+    """Repeat a message between the key exchange and the login."""
     user.repeat(await user.secure(), number, payload)
 
 
 async def _outer(user: User, number: int, payload: bytes) -> None:
+    """Repeat a message on an outer connection after the login."""
     await user.log_in()
     user.repeat(user.outer, number, payload)
 
 
 async def _session(user: User, command: bytes) -> tuple[ClientTransport, bytes, Session]:
-    """An inner session that runs ``command`` on a terminal, with the encoded number of its channel."""
+    """Start ``command`` on a terminal; return the transport, the encoded channel number, and the session."""
     await user.log_in()
     transport, connection = await user.inner()
     session = Session()
@@ -69,7 +71,7 @@ async def _session(user: User, command: bytes) -> tuple[ClientTransport, bytes, 
 
 
 def _on_session(number: int, body: bytes, command: bytes = b"stty raw -echo; exec cat >/dev/null") -> Kind:
-    """The same message on an inner session."""
+    """Repeat a message on an inner session."""
 
     async def run(user: User) -> None:
         transport, channel, _ = await _session(user, command)
@@ -79,7 +81,7 @@ def _on_session(number: int, body: bytes, command: bytes = b"stty raw -echo; exe
 
 
 def _on_inner(number: int, payload: bytes) -> Kind:
-    """The same message on an inner connection."""
+    """Repeat a message on an inner connection."""
 
     async def run(user: User) -> None:
         await user.log_in()
@@ -90,19 +92,19 @@ def _on_inner(number: int, payload: bytes) -> Kind:
 
 
 async def _idle(user: User) -> None:
-    """No flood at all: somebody who is there, and can be locked."""
+    """Only log in, so that a lock can end the connection."""
     await user.log_in()
     user.sent.add()
 
 
 async def _use_briefly(user: User) -> None:
-    """An honest session; what floods is its target."""
+    """Open a session that does no harm; its target floods."""
     await _session(user, b"true")
     user.sent.add()
 
 
 async def _silent(user: User) -> None:
-    """Channels to a target that says nothing, each with as many bytes as it takes."""
+    """Write SILENT_BYTES to each of several channels to a target that sends nothing."""
     await user.log_in()
     subsystem = b"proxy:localhost:%d" % user.plan.target_port
     for _ in range(user.plan.channels):
@@ -115,15 +117,17 @@ async def _silent(user: User) -> None:
 
 
 async def _unread(user: User) -> None:
-    """Questions whose answers are not read."""
+    """Send pings and do not read the replies."""
     await user.log_in()
     user.outer.transport.pauseProducing()
     user.repeat(user.outer, a.PING, string(bytes(1000)))
 
 
 def _blocks(setup: bytes, data: bytes, first: bytes = b"", terminal: bool = True) -> Kind:
-    """Packets as large as they may be, full of something that is laborious to read; what comes back is read.
-    ``setup`` is the start request."""
+    """Write ``data``, which is slow to parse, without an end, and read the output.
+
+    ``setup`` is the start request and its argument; ``first`` is written once.
+    """
 
     async def run(user: User) -> None:
         await user.log_in()
@@ -156,7 +160,7 @@ def _blocks(setup: bytes, data: bytes, first: bytes = b"", terminal: bool = True
 
 
 async def _offers(user: User) -> None:
-    """Keys and certificates that nobody knows, without a login, as large as a packet may be."""
+    """Offer unknown certificates of the largest size before the login."""
 
     async def again() -> None:
         while True:
@@ -174,7 +178,7 @@ async def _offers(user: User) -> None:
 
 
 async def _held(user: User) -> None:
-    """Requests that wait for the start of their session, and then go on all at once."""
+    """Send requests that wait for the start of their session and are then forwarded together."""
     await user.log_in()
     transport, connection = await user.inner()
     change = m.ChannelRequest(name=b"window-change", want_reply=False, extra=uint32(80) * 4).encode()
@@ -196,11 +200,11 @@ async def _held(user: User) -> None:
         Deferred.fromCoroutine(again()).addErrback(lambda failure: None)
 
 
-async def _looked(user: User, command: bytes) -> bytes:
-    """All that a command of the proxy says, on a large terminal."""
+async def _run_on_terminal(user: User, command: bytes) -> bytes:
+    """Run a command of the proxy on a large terminal, and return its output."""
     session = Session()
-    heard = bytearray()
-    session.on_data = heard.extend
+    output = bytearray()
+    session.on_data = output.extend
     over: Deferred[None] = Deferred()
     session.on_closed = lambda: over.callback(None)
     stream = Stream.open(user.connection, b"session", session)
@@ -209,11 +213,11 @@ async def _looked(user: User, command: bytes) -> bytes:
     stream.request(b"pty-req", string(b"xterm") + size + string(b""))
     stream.request(b"exec", string(command))
     await over
-    return bytes(heard)
+    return bytes(output)
 
 
 async def _replays(user: User) -> None:
-    """A recording of a large screen that is cleared and filled again and again, looked at by several."""
+    """Play in several sessions a recording of a large screen that is cleared and filled without an end."""
     await user.log_in()
     _, connection = await user.inner()
     session = Session()
@@ -227,19 +231,19 @@ async def _replays(user: User) -> None:
     await over
     sids: list[bytes] = []
     while not sids:
-        sids = re.findall(rb"\b[0-9a-z]{26}\b", await _looked(user, b"recordings"))
+        sids = re.findall(rb"\b[0-9a-z]{26}\b", await _run_on_terminal(user, b"recordings"))
 
     async def again() -> None:
         while user.outer.lost is None:
             user.sent.add()
-            await _looked(user, b"play " + sids[-1])
+            await _run_on_terminal(user, b"play " + sids[-1])
 
     for _ in range(VIEWERS):
         Deferred.fromCoroutine(again()).addErrback(lambda failure: None)
 
 
 async def _rekeys(user: User) -> None:
-    """New keys as soon as the last ones are there."""
+    """Start a key exchange as soon as the last one is complete."""
     await user.log_in()
     transport = user.outer
 
@@ -255,21 +259,21 @@ async def _rekeys(user: User) -> None:
 
 
 async def _tiny_outer(user: User) -> None:
-    """A connection to the target over a channel that takes as little in each packet as is allowed."""
+    """Read output through an outer channel with the smallest maximum packet size."""
     await user.log_in()
     _, connection = await user.inner(LEAST_PACKET)
     _read_all(user, connection, MAX_PACKET)
 
 
 async def _tiny_session(user: User) -> None:
-    """A session that takes as little in each packet as does not end it."""
+    """Read output in a session with the smallest maximum packet size that does not end it."""
     await user.log_in()
     _, connection = await user.inner()
     _read_all(user, connection, MAX_PACKET // PIECES_MOST)
 
 
 def _read_all(user: User, connection: Connection, max_packet: int) -> None:
-    """Read output without an end, in packets of ``max_packet`` bytes."""
+    """Read output without an end in packets of ``max_packet`` bytes."""
     session = Session()
     session.on_data = lambda data: user.sent.add()
     stream = Stream.open(connection, b"session", session, max_packet=max_packet)
@@ -277,7 +281,7 @@ def _read_all(user: User, connection: Connection, max_packet: int) -> None:
 
 
 async def _index(user: User) -> None:
-    """Short sessions whose recordings are laborious to index: each ends, and the next one begins."""
+    """Make one short session after the other, whose recordings are slow to index."""
     await user.log_in()
     _, connection = await user.inner()
     command = rb"yes '\033[4000Gx\r\n' | head -30000 | xargs printf"
@@ -301,7 +305,7 @@ async def _index(user: User) -> None:
 
 
 async def _agent(user: User) -> None:
-    """A target that floods the agent which is forwarded to it."""
+    """Forward an agent to a target, which floods it."""
     await user.log_in()
     _, connection = await user.inner()
     session = Session()
@@ -313,7 +317,7 @@ async def _agent(user: User) -> None:
 
 
 async def _screen(user: User) -> None:
-    """A line of 8 kB on a screen of one's own, then single keys."""
+    """Write a line of 8 kB, then single keystrokes."""
     transport, number, _ = await _session(user, b"stty raw -echo; exec cat")
     transport.sendPacket(m.CHANNEL_DATA, number + string(b"x" * 8000))
 
@@ -328,13 +332,13 @@ async def _screen(user: User) -> None:
 
 
 async def _zlib(user: User) -> None:
-    """Messages of zeros, 1 : 800."""
+    """Repeat messages of zeros, which are compressed 1 : 800."""
     user.algorithms = replace(MODERN, compressions=(DELAYED,))
     await _outer(user, a.IGNORE, string(bytes(32000)))
 
 
 async def _sessions(user: User) -> None:
-    """Sessions that are opened and left."""
+    """Open sessions and close them at once."""
     await user.log_in()
     transport, connection = await user.inner()
 
@@ -356,7 +360,7 @@ async def _sessions(user: User) -> None:
 
 
 async def _controls(user: User) -> None:
-    """Names of control characters, in requests that are refused and audited."""
+    """Send requests with names of control characters, which are rejected and audited."""
     await user.log_in()
     transport, connection = await user.inner()
     text = bytes((1,)) * 30_000
@@ -377,7 +381,7 @@ _SFTP_INIT = string(b"\x01" + uint32(3))
 
 
 def _sftp_requests() -> Iterator[bytes]:
-    """The smallest packets: STAT of the root directory."""
+    """Yield small packets: STAT of the root directory."""
     for number in range(1700):
         yield string(b"\x11" + uint32(number) + string(b"/"))
 
@@ -412,7 +416,7 @@ USERS: dict[str, Kind] = {
     "adjust": _on_session(m.CHANNEL_WINDOW_ADJUST, uint32(1)),
     "idle": _idle,
     "silent": _silent,
-    "visit": _use_briefly,
+    "use-target": _use_briefly,
     "unread": _unread,
     "rekeys": _rekeys,
     "offers": _offers,
@@ -433,12 +437,12 @@ USERS: dict[str, Kind] = {
     "controls": _controls,
 }
 KINDS = (*RAW, *USERS)
-#: Those that nobody logs in for.
+#: The kinds that need no login.
 STRANGERS = frozenset({*RAW, "ignore-early", "offers"})
 
 
-class Until(TwistedProtocol):
-    """Ends with stdin."""
+class StdinEnd(TwistedProtocol):
+    """Calls ``over`` when stdin ends."""
 
     def __init__(self, over: Deferred[None]) -> None:
         self._over = over
@@ -453,7 +457,7 @@ def _raw_forever(plan: Plan, sent: Sent) -> None:
         try:
             RAW[plan.kind](plan, sent)
         except OSError:
-            # Refused, or ended by the server: come again, as an attacker would, but let it breathe.
+            # The server has refused or closed the connection: make another after a pause.
             threading.Event().wait(0.01)
 
 
@@ -470,7 +474,7 @@ def main(words: Sequence[str]) -> None:
 
     def start(reactor: Any) -> Deferred[None]:
         over: Deferred[None] = Deferred()
-        StandardIO(Until(over))
+        StandardIO(StdinEnd(over))
         if plan.kind not in RAW:
             return Deferred.fromCoroutine(_users(reactor, plan, sent, over))
         for _ in range(plan.count):

@@ -1,18 +1,22 @@
-"""What a flood is told, and what it says of itself."""
+"""The arguments of a program that floods, the count that it prints, and the notes of the report."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 
-#: Where a flood comes from, so that limits for each address do not hit the bystander.
+#: The source address of floods: another one than the bystander's, because limits are for each address.
 SOURCE = "127.0.0.9"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """``port`` is that of the jump host. ``user`` logs in there and ``login`` at ``target_port``, both with
-    the key in the file ``key``. ``count`` connections at one time, with ``channels`` in each of them."""
+    """The arguments of ``bench.hostile_client``.
+
+    ``port`` is that of the jump host. ``user`` logs in there, and ``login`` at ``target_port``, both with the
+    key in the file ``key``. ``count`` is the number of connections at one time, ``channels`` that of channels
+    in each of them.
+    """
 
     kind: str
     port: int
@@ -29,7 +33,7 @@ class Plan:
 
 
 class Sent:
-    """How many there were; the first one is announced."""
+    """The number of messages that were sent."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -42,11 +46,11 @@ class Sent:
 
 
 NOTES = (
-    "must: what the same bystander had right before the flood, three times and 5 ms more for a key, twice and"
-    " half a second more for a login; a lock ends the flooding user's connection within 2 s",
+    "must: from the same bystander's times right before the flood: three times a keystroke and 5 ms, twice a"
+    " login and half a second; a lock ends the flooding user's connection within 2 s",
     "the yardstick is a stock sshd as jump host under the same flood, with a process for each connection;"
     " all programs share this machine's cores; the flooding client and its target have one core and a low"
-    " priority, for in use they are other machines",
+    " priority, because in use they are other machines",
     "the proxy has `algorithms: compatible`; its revocations are 5,000 serials",
 )
-"""What the report says below the figures."""
+"""The notes below the figures."""

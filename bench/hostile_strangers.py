@@ -1,4 +1,4 @@
-"""Floods of strangers, who need no login, with blocking sockets."""
+"""Floods that need no login, with blocking sockets."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from conchrec.ssh.kexinit import Proposal
 from conchrec.ssh.packetcipher import Clear
 from conchrec.ssh.wire import string
 
-#: Seconds without anything from the peer after which a connection is made again.
-DEAF = 10.0
+#: Seconds without data from the peer after which a new connection is made.
+PATIENCE = 10.0
 KEX_GROUPS = (
     b"diffie-hellman-group18-sha512",
     b"diffie-hellman-group16-sha512",
     b"diffie-hellman-group14-sha256",
 )
-#: A public value of group 18: any number in it will do, for nobody computes the secret.
-GUESS = b"\x00" + b"\x5a" * 250
+#: A public value: any number of the group is sufficient, because the client does not compute the secret.
+PUBLIC_VALUE = b"\x00" + b"\x5a" * 250
 
 
 def _connect(port: int) -> socket.socket:
     connection = socket.socket()
     connection.bind((SOURCE, 0))
-    connection.settimeout(DEAF)
+    connection.settimeout(PATIENCE)
     connection.connect(("127.0.0.1", port))
     return connection
 
 
 def _offer(algorithms: Algorithms) -> bytes:
-    """A version line and a KEXINIT that asks for ``algorithms``."""
+    """Return an identification string and a KEXINIT that offers ``algorithms``."""
     proposal = Proposal.make(algorithms, (b"ssh-ed25519", b"ssh-ed25519-cert-v01@openssh.com"), ())
     return VERSION + b"\r\n" + Clear().seal(0, proposal.payload)
 
@@ -45,9 +45,11 @@ def _dh(group: bytes) -> Callable[[Plan, Sent], None]:
 
     def run(plan: Plan, sent: Sent) -> None:
         with _connect(plan.port) as connection:
-            connection.sendall(_offer(algorithms) + Clear().seal(1, bytes((a.KEX_FIRST,)), string(GUESS)))
+            connection.sendall(
+                _offer(algorithms) + Clear().seal(1, bytes((a.KEX_FIRST,)), string(PUBLIC_VALUE))
+            )
             sent.add()
-            # The reply, NEWKEYS, or the server's refusal; then the next connection.
+            # Read the reply and NEWKEYS, or until the server closes; then the next connection follows.
             size = 0
             while size < 2000 and (data := connection.recv(65536)):
                 size += len(data)
@@ -56,7 +58,7 @@ def _dh(group: bytes) -> Callable[[Plan, Sent], None]:
 
 
 def _clear_messages(payload: bytes) -> Callable[[Plan, Sent], None]:
-    """Messages before the key exchange, which cost the sender nothing."""
+    """Send messages before the key exchange, which the sender need not encrypt."""
     batch = Clear().seal(0, payload) * 2000
 
     def run(plan: Plan, sent: Sent) -> None:
@@ -69,7 +71,7 @@ def _clear_messages(payload: bytes) -> Callable[[Plan, Sent], None]:
     return run
 
 
-def _http(plan: Plan, sent: Sent) -> None:
+def _request_revocations(plan: Plan, sent: Sent) -> None:
     request = b"GET /webapi/auth/export?type=krl HTTP/1.1\r\nHost: proxy\r\n\r\n"
     with _connect(plan.port) as connection:
         while True:
@@ -80,13 +82,13 @@ def _http(plan: Plan, sent: Sent) -> None:
 
 
 def _response(connection: socket.socket) -> None:
-    heard = b""
-    while b"\r\n\r\n" not in heard:
+    received = b""
+    while b"\r\n\r\n" not in received:
         data = connection.recv(65536)
         if not data:
             raise ConnectionError("the server has closed")
-        heard += data
-    head, _, body = heard.partition(b"\r\n\r\n")
+        received += data
+    head, _, body = received.partition(b"\r\n\r\n")
     size = next(
         int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")
     )
@@ -98,12 +100,12 @@ def _response(connection: socket.socket) -> None:
         left -= len(data)
 
 
-#: Addresses of users behind a load balancer are made up: each connection has another one.
+#: Each connection has another address of a user behind a load balancer.
 _ADDRESSES = itertools.count()
 
 
 def _with_proxy_header(rest: bytes) -> Callable[[Plan, Sent], None]:
-    """A PROXY header (version 1) of somebody else each time, and then ``rest``."""
+    """Send a PROXY header (version 1) with another address in each connection, and then ``rest``."""
 
     def run(plan: Plan, sent: Sent) -> None:
         with _connect(plan.port) as connection:
@@ -117,15 +119,15 @@ def _with_proxy_header(rest: bytes) -> Callable[[Plan, Sent], None]:
 
 
 def _without_proxy_header(plan: Plan, sent: Sent) -> None:
-    """No PROXY header at all: the connection is refused as soon as that is seen."""
+    """Send an invalid PROXY header; the proxy then closes the connection."""
     with _connect(plan.port) as connection:
         connection.sendall(b"PROXY " + bytes(200))
         sent.add()
         connection.recv(20)
 
 
-def _leave_at_once(plan: Plan, sent: Sent) -> None:
-    """Connections that are made and left, until the proxy refuses them, and after that."""
+def _close_at_once(plan: Plan, sent: Sent) -> None:
+    """Make a connection and close it, also when the proxy refuses connections already."""
     with _connect(plan.port):
         sent.add()
 
@@ -136,8 +138,8 @@ RAW: dict[str, Callable[[Plan, Sent], None]] = {
     "dh-group14": _dh(KEX_GROUPS[2]),
     "ignore-stranger": _clear_messages(bytes((a.IGNORE,)) + string(b"")),
     "debug-stranger": _clear_messages(bytes((a.DEBUG,)) + b"\0" + string(b"") * 2),
-    "krl": _http,
+    "krl": _request_revocations,
     "balanced": _with_proxy_header(VERSION + b"\r\n"),
     "balanced-no-header": _without_proxy_header,
-    "connections": _leave_at_once,
+    "connections": _close_at_once,
 }

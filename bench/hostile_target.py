@@ -1,7 +1,7 @@
 """A target that accepts every login and then floods the client.
 
 ``python -m bench.hostile_target HOST_KEY FLOOD=PORT …``, on 127.0.0.1; a FLOOD is one of ``FLOODS``. When one
-begins it says ``begins FLOOD``.
+begins, the program prints ``begins FLOOD``.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from tests.support.powers import at_once
 
 VERSION = b"SSH-2.0-hostile"
 BATCH = 256
-#: Seconds between two looks whether new keys can be asked for.
+#: Seconds between two checks whether the key exchange is complete.
 REKEY_PAUSE = 0.0005
-#: In one packet of an agent's channel: requests that agents refuse (5 bytes each).
+#: Requests that agents refuse (5 bytes each) in one write to an agent's channel.
 AGENT_REQUESTS = 6000
-#: Agents that a target opens at one time.
+#: Agent channels that a target opens at one time.
 AGENTS = 8
 
 
-class Welcome(SSHService):
-    """Takes the first key (RFC 4252 section 7)."""
+class AnyKeyLogin(SSHService):
+    """Accepts the first key (RFC 4252 section 7)."""
 
     name = b"ssh-userauth"
     transport: Any
@@ -69,7 +69,7 @@ class Welcome(SSHService):
 
 
 class Hostile:
-    """One connection: a ConnectionHandler, and the user of its sessions' streams."""
+    """One connection (a ConnectionHandler, and the StreamHandler of its sessions)."""
 
     def __init__(self, reactor: Any, host_keys: ServerHostKeys, flood: str) -> None:
         self._reactor = reactor
@@ -78,13 +78,13 @@ class Hostile:
             identification=VERSION,
             host_keys=host_keys,
             algorithms=ALGORITHMS.get(flood, COMPATIBLE),
-            userauth=lambda: Welcome(lambda: Connection(self)),
+            userauth=lambda: AnyKeyLogin(lambda: Connection(self)),
             clock=reactor,
             powers=at_once,
         )
 
     def connection_started(self, connection: Connection) -> None:
-        """The flood begins with a session, when everybody takes part."""
+        """Do nothing: the flood begins with a session."""
 
     def channel_requested(self, opening: IncomingOpen) -> None:
         """Answer a channel open of the peer."""
@@ -97,25 +97,25 @@ class Hostile:
         request.reply(False)
 
     def connection_stopped(self) -> None:
-        """The flood ends with its transport."""
+        """Do nothing: the flood ends with its transport."""
 
     def stream_opened(self) -> None:
-        """Channels are opened by the peer."""
+        """Do nothing: the peer opens the channels."""
 
     def stream_refused(self, code: int, text: bytes) -> None:
-        """Channels are opened by the peer."""
+        """Do nothing: the peer opens the channels."""
 
     def stream_data(self, data: bytes) -> None:
-        """Nobody looks at it."""
+        """Ignore the data."""
 
     def stream_eof(self) -> None:
-        """The flood goes on."""
+        """Do nothing: the flood continues."""
 
     def stream_drained(self, pending: int) -> None:
-        """Nothing is written by way of the stream."""
+        """Do nothing: no data is written to the stream."""
 
     def stream_closed(self) -> None:
-        """The flood goes on."""
+        """Do nothing: the flood continues."""
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
         """Answer a request on the channel."""
@@ -158,7 +158,10 @@ class Hostile:
 
 
 class _Agent:
-    """The user's agent, asked as much as it takes, and opened again when it is closed (a StreamHandler)."""
+    """A channel to the user's agent that sends requests without an end (a StreamHandler).
+
+    When it is closed, it is opened again.
+    """
 
     def __init__(self, reactor: Any, connection: Connection, flood: str) -> None:
         self._reactor = reactor
@@ -178,13 +181,13 @@ class _Agent:
         self._list_keys()
 
     def stream_eof(self) -> None:
-        """It is closed next."""
+        """Do nothing: the close follows."""
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
         return False
 
     def stream_drained(self, pending: int) -> None:
-        """Requests are small."""
+        """Do nothing: requests are small."""
 
     def stream_refused(self, code: int, text: bytes) -> None:
         self.stream_closed()
@@ -211,7 +214,7 @@ FLOODS = (
 
 
 class Targets(Factory):
-    """One for each connection."""
+    """Makes a Hostile for each connection."""
 
     noisy = False
 

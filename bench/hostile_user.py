@@ -1,4 +1,4 @@
-"""A user who floods: an outer connection, and where it is needed an inner one to a target."""
+"""A user who floods: an outer connection, and for some floods an inner one to a target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.python.failure import Failure
 
 from bench.hostile_plan import SOURCE, Plan, Sent
-from bench.light_client import VERSION, Polite, Through
+from bench.light_client import VERSION, ClientHandler, OuterChannel
 from conchrec.proxy.agents import AGENT_CHANNEL
 from conchrec.ssh import agent_messages as a
 from conchrec.ssh import messages as m
@@ -24,12 +24,12 @@ from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.wire import string, uint32
 from tests.support.powers import at_once
 
-#: Messages that are written at once.
+#: Messages of one batch.
 BATCH = 256
 
 
 class Session:
-    """A channel's user (StreamHandler) that reads everything and answers nothing."""
+    """A session that reads all data and sends none (a StreamHandler)."""
 
     def __init__(self) -> None:
         self.open: Deferred[None] = Deferred()
@@ -49,22 +49,22 @@ class Session:
         self.on_data(data)
 
     def stream_eof(self) -> None:
-        """The end follows."""
+        """Do nothing: the close follows."""
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
         """Answer a request on the channel."""
         return False
 
     def stream_drained(self, pending: int) -> None:
-        """What is written here is bounded by the flood's own valve."""
+        """Do nothing: the flood limits what it writes."""
 
     def stream_closed(self) -> None:
         """The channel is closed."""
         self.on_closed()
 
 
-class AgentOwner(Polite):
-    """Has an agent without keys."""
+class AgentOwner(ClientHandler):
+    """The handler of a user who has an agent without keys."""
 
     def channel_requested(self, opening: IncomingOpen) -> None:
         """Answer a channel open of the peer."""
@@ -76,7 +76,7 @@ class AgentOwner(Polite):
 
 
 class _Agent(Session):
-    """Takes every binding and holds no key (draft-ietf-sshm-ssh-agent)."""
+    """An agent that accepts all bindings and has no keys (draft-ietf-sshm-ssh-agent)."""
 
     stream: Stream
 
@@ -92,7 +92,7 @@ class _Agent(Session):
 
 
 class Pour:
-    """Sends batches as long as the connection takes them (IPushProducer)."""
+    """Sends batches whenever the connection accepts data (IPushProducer)."""
 
     def __init__(
         self, reactor: Any, transport: ClientTransport, batch: Callable[[], int], sent: Sent
@@ -124,17 +124,17 @@ class Pour:
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Go on (IPushProducer)."""
+        """Continue (IPushProducer)."""
         self._paused = False
         self._again()
 
     def stopProducing(self) -> None:
-        """Stop for good (IPushProducer)."""
+        """Stop (IPushProducer)."""
         self._paused = True
 
 
 class User:
-    """One outer connection, and where it is needed an inner one to the target."""
+    """One outer connection, and for some floods an inner one to the target."""
 
     def __init__(self, reactor: Any, plan: Plan, sent: Sent) -> None:
         self.reactor = reactor
@@ -157,7 +157,7 @@ class User:
         )
 
     async def secure(self) -> ClientTransport:
-        """An outer connection that has not logged in."""
+        """Return an outer connection after the key exchange and before the login."""
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.plan.port, bindAddress=(SOURCE, 0))
         transport = self.transport()
         await connectProtocol(endpoint, transport)
@@ -168,25 +168,25 @@ class User:
         """Log in at the proxy."""
         self.outer = await self.secure()
         self.outer.when_lost().addCallback(lambda lost: print("lost", flush=True))
-        self.connection = await self._logged_in(self.outer, self.plan.user)
+        self.connection = await self._log_in(self.outer, self.plan.user)
 
     async def inner(self, max_packet: int = MAX_PACKET) -> tuple[ClientTransport, Connection]:
-        """A connection to the target. ``max_packet`` is that of the channel that carries it."""
+        """Return a connection to the target. ``max_packet`` is that of the channel that carries it."""
         inner = self.transport()
-        through = Through(self.reactor, inner)
-        where = string(b"localhost") + uint32(self.plan.target_port) + string(b"127.0.0.1") + uint32(0)
-        stream = Stream.open(self.connection, b"direct-tcpip", through, where, max_packet=max_packet)
-        through.attach(stream)
-        await through.open
-        return inner, await self._logged_in(inner, self.plan.login)
+        channel = OuterChannel(self.reactor, inner)
+        address = string(b"localhost") + uint32(self.plan.target_port) + string(b"127.0.0.1") + uint32(0)
+        stream = Stream.open(self.connection, b"direct-tcpip", channel, address, max_packet=max_packet)
+        channel.attach(stream)
+        await channel.open
+        return inner, await self._log_in(inner, self.plan.login)
 
-    async def _logged_in(self, transport: ClientTransport, user: str) -> Connection:
+    async def _log_in(self, transport: ClientTransport, user: str) -> Connection:
         await transport.when_secure()
         handler = AgentOwner()
-        mine: list[Signer] = [self._signer]
+        signers: list[Signer] = [self._signer]
         login = UserAuthClient(
             user.encode(),
-            lambda methods: succeed(mine.pop() if mine else None),
+            lambda methods: succeed(signers.pop() if signers else None),
             Connection(handler),
             on_banner=lambda text: None,
             peer_extensions=lambda: transport.peer_extensions,
@@ -201,7 +201,7 @@ class User:
         Pour(self.reactor, transport, batch, self.sent)
 
     def repeat(self, transport: ClientTransport, number: int, payload: bytes) -> None:
-        """The same message, again and again."""
+        """Send the same message without an end."""
 
         def batch() -> int:
             for _ in range(BATCH):

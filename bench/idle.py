@@ -1,4 +1,4 @@
-"""What each idle recorded session costs the proxy in memory, the more of them there are."""
+"""The memory that each idle recorded session takes in the proxy, at several numbers of sessions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from bench.benchmark import KIB, Benchmark, Measured, Run
+from bench.benchmark import KIB, Benchmark, Measurement, Run
 from bench.figures import Figure, at_most, at_most_ratio
 from bench.meter import resident
 from conchrec.service import freed_memory
@@ -19,18 +19,18 @@ from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN
 from tests.support.wait import fact, reactor
 
-#: Sessions before the first look: what a process needs once, for any user.
+#: Sessions before the first measurement: they load what a process needs once.
 FIRST = 20
-#: Of one step, however slow the machine.
+#: Seconds that one step may take.
 PATIENCE = 1800.0
-#: Between two looks that have to find the same.
-LOOK = 1.0
-#: What is still the same.
-SAME = 64 * KIB
+#: Seconds between two measurements, which must agree.
+INTERVAL = 1.0
+#: Bytes by which they may differ.
+TOLERANCE = 64 * KIB
 
 
 async def _house(run: Run) -> tuple[House, Process]:
-    """A proxy that takes so many from one address, and users for it who are told how many to be."""
+    """Start a proxy that accepts many connections from one address, and the program that opens sessions."""
     stage, most = run.stage, max(run.effort.sessions)
     key, port = await stage.key("host"), free_port()
     target = stage.process(
@@ -55,42 +55,42 @@ async def _house(run: Run) -> tuple[House, Process]:
     return house, users
 
 
-async def _become(users: Process, count: int) -> None:
+async def _set_sessions(users: Process, count: int) -> None:
     users.write(b"%d\n" % count)
     await users.says(f"{count} open\n", within=PATIENCE)
 
 
-async def _steady(pid: int) -> int:
-    """Its memory, once two looks have found the same."""
-    before = -SAME - 1
-    while abs((now := resident(pid)) - before) > SAME:
+async def _stable_memory(pid: int) -> int:
+    """Return the resident memory when two measurements agree."""
+    before = -TOLERANCE - 1
+    while abs((now := resident(pid)) - before) > TOLERANCE:
         before = now
-        await deferLater(cast(IReactorTime, reactor), LOOK)
+        await deferLater(cast(IReactorTime, reactor), INTERVAL)
     return now
 
 
-async def _idle(run: Run) -> Measured:
+async def _idle(run: Run) -> Measurement:
     counts = run.effort.sessions
     each: dict[int, list[float]] = {count: [] for count in counts}
-    # One proxy grows from step to step; another round would begin with another process.
+    # One proxy for all steps; another round would need another process.
     run.say("starting")
     house, users = await _house(run)
     assert house.proxy.process is not None
     pid = house.proxy.process.pid
-    await _become(users, FIRST)
-    base = await _steady(pid)
+    await _set_sessions(users, FIRST)
+    base = await _stable_memory(pid)
     for count in counts:
         run.say(f"{count} sessions")
-        await _become(users, FIRST + count)
-        each[count].append((await _steady(pid) - base) / count / KIB)
+        await _set_sessions(users, FIRST + count)
+        each[count].append((await _stable_memory(pid) - base) / count / KIB)
     await house.proxy.audited("session.start", count=FIRST + counts[-1])
     assert len(house.proxy.casts()) == FIRST + counts[-1], "not every session is recorded"
-    run.say("all have left")
-    await _become(users, 0)
+    run.say("no sessions")
+    await _set_sessions(users, 0)
     ended = lambda: len(house.proxy.audit("session.end")) >= FIRST + counts[-1]  # noqa: E731
     await fact(ended, "sessions did not end", within=PATIENCE)
     await deferLater(cast(IReactorTime, reactor), freed_memory.SECONDS)
-    kept = (await _steady(pid) - base) / KIB**2
+    kept = (await _stable_memory(pid) - base) / KIB**2
     users.close_input()
     (await users.wait()).check()
     figures = [
@@ -119,7 +119,7 @@ async def _idle(run: Run) -> Measured:
     )
     figures.append(
         Figure(
-            name=f"memory kept after {many} have left",
+            name=f"memory kept after {many} have ended",
             unit="MiB",
             ours=(kept,),
             yardstick=(each[many][0] * many / KIB,),
@@ -127,18 +127,19 @@ async def _idle(run: Run) -> Measured:
             aim=at_most_ratio(0.1),
         )
     )
-    return Measured(
+    return Measurement(
         figures=figures,
         notes=[
             f"resident memory of the proxy above what it has with {FIRST} sessions, for each session more",
             "each session has one outer TCP connection, one inner connection through it, one connection to"
-            " the target, a terminal, a shell that has said its prompt, and an open recording; the login at"
-            " the target is by the proxy's certificate",
+            " the target, a terminal, a shell that has printed its prompt, and an open recording; the login"
+            " at the target is by the proxy's certificate",
             "clients are one process of bench.light_client (conchrec's own client classes), the target is one"
-            " of bench.light_target (stock Conch, without checks); one round, for a process grows only once",
-            f"flat: where the yardstick is the same proxy with {few} sessions",
-            f"the last row is above the memory with {FIRST} sessions, its yardstick is what {many} had added;"
-            " the proxy returns memory when it finds, every few seconds, that most connections have ended",
+            " of bench.light_target (stock Conch, without checks); one round, because a process grows once",
+            f"the same, {many} by {few}: the yardstick is the same proxy with {few} sessions",
+            f"the last row is the memory above that with {FIRST} sessions; its yardstick is what {many} had"
+            " added; the proxy checks every few seconds whether most connections have ended, and then frees"
+            " memory",
         ],
     )
 

@@ -1,9 +1,11 @@
-"""Many users in one process, each with connections of its own: an outer one to the proxy, an inner one
-through it, one session with a terminal and a shell on that, and then silence.
+"""A program that opens many recorded sessions in one process.
 
-``python -m bench.light_client PROXY_PORT TARGET_PORT USER LOGIN KEY``: on stdin it is told how many sessions
-there are to be, one number a line, and says ``N open`` when each of them has seen its prompt, or when those
-that are too many have left, the oldest first. It ends with its stdin, and all of them with it.
+For each session it makes an outer connection to the proxy, an inner one through it, and on that a session
+with a terminal and a shell, which then stays idle.
+
+``python -m bench.light_client PROXY_PORT TARGET_PORT USER LOGIN KEY`` reads the number of sessions from
+stdin, one number a line, and prints ``N open`` when there are that many and each has received its prompt. To
+reduce the number it closes the oldest. At the end of its stdin it closes all sessions and ends.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ AT_ONCE = 16
 VERSION = b"SSH-2.0-bench"
 
 
-class Polite:
-    """Answers what the proxy asks for, keepalives above all, as ssh does (a ConnectionHandler)."""
+class ClientHandler:
+    """Answers channel opens and global requests, such as keepalives, as ssh does (a ConnectionHandler)."""
 
     def __init__(self) -> None:
         self.started: Deferred[Connection] = Deferred()
@@ -58,11 +60,11 @@ class Polite:
         request.reply(False)
 
     def connection_stopped(self) -> None:
-        """Whoever waits hears of it from the login."""
+        """Do nothing: the login reports the end."""
 
 
-class Through(Tunnel):
-    """The outer channel that the inner connection runs on; ``protocol`` begins when it is open."""
+class OuterChannel(Tunnel):
+    """The outer channel that carries the inner connection; ``protocol`` starts when the channel is open."""
 
     def __init__(self, clock: Clock, protocol: ClientTransport) -> None:
         super().__init__(TurnScheduler(clock))
@@ -76,21 +78,22 @@ class Through(Tunnel):
 
     def stream_refused(self, code: int, text: bytes) -> None:
         """The peer has refused the channel."""
-        self.open.errback(Failure(ConnectionLost(f"no way to the target: {text.decode(errors='replace')}")))
+        reason = text.decode(errors="replace")
+        self.open.errback(Failure(ConnectionLost(f"cannot open the channel to the target: {reason}")))
 
 
 class Session:
-    """A shell that nobody types at (a StreamHandler)."""
+    """A shell that receives no input (a StreamHandler)."""
 
     def __init__(self) -> None:
         self.prompt: Deferred[None] = Deferred()
 
     def stream_opened(self) -> None:
-        """What is asked for is queued already."""
+        """Do nothing: the requests are queued already."""
 
     def stream_refused(self, code: int, text: bytes) -> None:
         """The peer has refused the channel."""
-        self._over(text.decode(errors="replace"))
+        self._fail(text.decode(errors="replace"))
 
     def stream_data(self, data: bytes) -> None:
         """Handle data of the channel."""
@@ -98,26 +101,26 @@ class Session:
             self.prompt.callback(None)
 
     def stream_eof(self) -> None:
-        """There is more to come: the end."""
+        """Do nothing: the close follows."""
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
         """Answer a request on the channel."""
         return False
 
     def stream_drained(self, pending: int) -> None:
-        """It writes nothing."""
+        """Do nothing: the session writes no data."""
 
     def stream_closed(self) -> None:
         """The channel is closed."""
-        self._over("it was closed")
+        self._fail("it was closed")
 
-    def _over(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         if not self.prompt.called:
-            self.prompt.errback(Failure(ConnectionLost(f"no session: {why}")))
+            self.prompt.errback(Failure(ConnectionLost(f"no session: {reason}")))
 
 
 class Users:
-    """As many as they are told to be."""
+    """A number of sessions that can be changed."""
 
     def __init__(
         self, reactor: Any, *, proxy_port: int, target_port: int, user: str, login: str, key: Key
@@ -128,36 +131,36 @@ class Users:
         self._user, self._login = user.encode(), login.encode()
         self._signer = KeySigner(key, label="key")
         self._gate = DeferredSemaphore(AT_ONCE)
-        self._there: list[ClientTransport] = []
+        self._sessions: list[ClientTransport] = []
         """The outer connection of each session."""
 
-    async def become(self, count: int) -> None:
-        """Let so many be there."""
-        excess = max(0, len(self._there) - count)
-        leaving, self._there = self._there[:excess], self._there[excess:]
-        for outer in leaving:
+    async def set_count(self, count: int) -> None:
+        """Open or close sessions until there are ``count``."""
+        excess = max(0, len(self._sessions) - count)
+        oldest, self._sessions = self._sessions[:excess], self._sessions[excess:]
+        for outer in oldest:
             outer.loseConnection()
-        await gatherResults([outer.when_lost() for outer in leaving])
-        missing = range(len(self._there), count)
-        coming = [self._gate.run(lambda: Deferred.fromCoroutine(self._come())) for _ in missing]
-        await gatherResults(coming, consumeErrors=True)
+        await gatherResults([outer.when_lost() for outer in oldest])
+        missing = range(len(self._sessions), count)
+        openings = [self._gate.run(lambda: Deferred.fromCoroutine(self._open_session())) for _ in missing]
+        await gatherResults(openings, consumeErrors=True)
 
-    async def _come(self) -> None:
+    async def _open_session(self) -> None:
         outer = self._transport()
         await connectProtocol(self._endpoint, outer)
-        connection = await self._logged_in(outer, self._user)
+        connection = await self._log_in(outer, self._user)
         inner = self._transport()
-        through = Through(self._reactor, inner)
-        where = string(b"localhost") + uint32(self._target_port) + string(b"127.0.0.1") + uint32(0)
-        through.attach(Stream.open(connection, b"direct-tcpip", through, where))
-        await through.open
-        target = await self._logged_in(inner, self._login)
+        channel = OuterChannel(self._reactor, inner)
+        address = string(b"localhost") + uint32(self._target_port) + string(b"127.0.0.1") + uint32(0)
+        channel.attach(Stream.open(connection, b"direct-tcpip", channel, address))
+        await channel.open
+        target = await self._log_in(inner, self._login)
         session = Session()
         stream = Stream.open(target, b"session", session)
         stream.request(b"pty-req", string(b"xterm") + uint32(80) + uint32(24) + uint32(0) * 2 + string(b""))
         stream.request(b"shell")
         await session.prompt
-        self._there.append(outer)
+        self._sessions.append(outer)
 
     def _transport(self) -> ClientTransport:
         return ClientTransport(
@@ -169,13 +172,13 @@ class Users:
             clock=self._reactor,
         )
 
-    async def _logged_in(self, transport: ClientTransport, user: bytes) -> Connection:
+    async def _log_in(self, transport: ClientTransport, user: bytes) -> Connection:
         await transport.when_secure()
-        handler = Polite()
-        mine: list[Signer] = [self._signer]
+        handler = ClientHandler()
+        signers: list[Signer] = [self._signer]
         login = UserAuthClient(
             user,
-            lambda methods: succeed(mine.pop() if mine else None),
+            lambda methods: succeed(signers.pop() if signers else None),
             Connection(handler),
             on_banner=lambda text: None,
             peer_extensions=lambda: transport.peer_extensions,
@@ -186,26 +189,26 @@ class Users:
         return await handler.started
 
 
-class Orders(LineOnlyReceiver):
-    """What is read from stdin."""
+class CountReader(LineOnlyReceiver):
+    """Reads the number of sessions from stdin."""
 
     delimiter = b"\n"
 
-    def __init__(self, users: Users, over: Deferred[None]) -> None:
+    def __init__(self, users: Users, stdin_end: Deferred[None]) -> None:
         self._users = users
-        self._over = over
+        self._stdin_end = stdin_end
 
     def lineReceived(self, line: bytes) -> None:
         """Handle a line (LineReceiver)."""
         count = int(line)
-        Deferred.fromCoroutine(self._users.become(count)).addCallbacks(
-            lambda _: print(f"{count} open", flush=True), self._over.errback
+        Deferred.fromCoroutine(self._users.set_count(count)).addCallbacks(
+            lambda _: print(f"{count} open", flush=True), self._stdin_end.errback
         )
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """The connection is closed (Protocol)."""
-        if not self._over.called:
-            self._over.callback(None)
+        if not self._stdin_end.called:
+            self._stdin_end.callback(None)
 
 
 def main(proxy_port: str, target_port: str, user: str, login: str, key: str) -> None:
@@ -222,9 +225,9 @@ def main(proxy_port: str, target_port: str, user: str, login: str, key: str) -> 
             login=login,
             key=Key.fromFile(key),
         )
-        over: Deferred[None] = Deferred()
-        StandardIO(Orders(users, over))
-        return over
+        stdin_end: Deferred[None] = Deferred()
+        StandardIO(CountReader(users, stdin_end))
+        return stdin_end
 
     react(start)
 

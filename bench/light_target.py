@@ -1,7 +1,7 @@
-"""A target that costs little: everybody who offers a key is in, and a shell is a prompt and silence.
+"""A target that uses little CPU and memory: it accepts any key, and its shell only prints a prompt.
 
-``python -m bench.light_target PORT HOST_KEY``, on 127.0.0.1. Signatures are not looked at: what the target
-spends is not what is measured, and nothing can be done in it.
+``python -m bench.light_target PORT HOST_KEY``, on 127.0.0.1. Signatures are not verified: the cost of the
+target is not measured, and its sessions can do nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from conchrec.ssh.wire import Reader, names
 
 
 class Idle(SSHChannel):
-    """A session: yes to a terminal and a shell."""
+    """A session: accepts a terminal and a shell."""
 
     name = b"session"
 
@@ -40,7 +40,7 @@ class Idle(SSHChannel):
 
 
 class SessionService(SSHService):
-    """Takes the first key (RFC 4252 section 7), with or without a certificate."""
+    """Accepts the first key (RFC 4252 section 7), with or without a certificate."""
 
     name = b"ssh-userauth"
     transport: Any

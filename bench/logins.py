@@ -6,7 +6,7 @@ import time
 from functools import partial
 from statistics import median
 
-from bench.benchmark import Benchmark, Measured, Run
+from bench.benchmark import Benchmark, Measurement, Run
 from bench.figures import Figure, at_least_ratio, at_most, at_most_ratio
 from bench.scene import HOST, PROMPT, SNTRUP761, Route, make_scene
 from bench.terminal import Terminal
@@ -20,7 +20,7 @@ def _prompt(route: Route) -> float:
         return terminal.read_until(PROMPT.encode()) - terminal.began
 
 
-async def _prompts(run: Run) -> Measured:
+async def _prompts(run: Run) -> Measurement:
     scene = await make_scene(run.stage)
     others = [scene.ours_by(AccessMethod.OUTER_AGENT), scene.ours_by(AccessMethod.CERTIFICATE)]
     routes: tuple[Route, ...] = (scene.yardstick, scene.ours, *others)
@@ -38,7 +38,7 @@ async def _prompts(run: Run) -> Measured:
                 await route.settled()
         for route in routes:
             times[route].append(median(samples[route]))
-    return Measured(
+    return Measurement(
         figures=[
             Figure(
                 name=f"prompt, {method.value}",
@@ -88,7 +88,7 @@ async def _cost(run: Run, route: Route) -> float:
     return (route.cpu - cpu) / run.effort.logins * 1000
 
 
-async def _connections(run: Run) -> Measured:
+async def _connections(run: Run) -> Measurement:
     scene = await make_scene(run.stage, crowd=True)
     effort = run.effort
     costs: dict[str, list[float]] = {route.name: [] for route in scene.routes}
@@ -109,7 +109,7 @@ async def _connections(run: Run) -> Measured:
             await route.settled()
             crowded[route.name].append((route.cpu - cpu) / effort.connections * 1000)
     ours, base = scene.ours.name, scene.yardstick.name
-    return Measured(
+    return Measurement(
         figures=[
             *(
                 Figure(
@@ -119,7 +119,8 @@ async def _connections(run: Run) -> Measured:
                     yardstick=tuple(each[base]),
                     must=at_most_ratio(0.6),
                     aim=at_most_ratio(0.4),
-                    # On a busy machine, which costs the one process more than the many, it was 1.0.
+                    # On a busy machine the ratio was 1.0: conchrec is one process, the yardstick has one for
+                    # each connection.
                     gate=at_most_ratio(1.4),
                 )
                 for name, each in (
@@ -132,7 +133,7 @@ async def _connections(run: Run) -> Measured:
                 unit="1/s",
                 ours=tuple(rates[ours]),
                 yardstick=tuple(rates[base]),
-                # All clients share one process of conchrec: on a busy machine it was 0.6.
+                # All clients share one process of conchrec: on a busy machine the ratio was 0.6.
                 gate=at_least_ratio(0.35),
             ),
             Figure(
@@ -156,7 +157,7 @@ async def _connections(run: Run) -> Measured:
     )
 
 
-async def _post_quantum(run: Run) -> Measured:
+async def _post_quantum(run: Run) -> Measurement:
     scene = await make_scene(run.stage, exchange=SNTRUP761)
     costs: dict[str, list[float]] = {route.name: [] for route in scene.routes}
     for route in scene.routes:
@@ -165,7 +166,7 @@ async def _post_quantum(run: Run) -> Measured:
         for route in scene.turn(number):
             run.say(f"round {number + 1} of {run.effort.rounds}, {route.name}")
             costs[route.name].append(await _cost(run, route))
-    return Measured(
+    return Measurement(
         figures=[
             Figure(
                 name="CPU, one connection, sntrup761 with the target",

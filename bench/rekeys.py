@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from bench.benchmark import GB, MB, Benchmark, Measured, Run
+from bench.benchmark import GB, MB, Benchmark, Measurement, Run
 from bench.bulk import NOWHERE, write_text
 from bench.figures import Figure, at_most_ratio
 from bench.scene import HOST, PATIENCE, make_scene
@@ -26,7 +26,7 @@ def _quarters(values: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(values[:count]), tuple(values[-count:])
 
 
-async def _long(run: Run) -> Measured:
+async def _long(run: Run) -> Measurement:
     size = run.effort.long_size // STEPS
     # About as many rekeys at a small size.
     scene = (await make_scene(run.stage)).with_client(f"RekeyLimit {min(size, GB)}")
@@ -51,7 +51,7 @@ async def _long(run: Run) -> Measured:
     rekeyed = len(REKEYED.findall(bytes(connection.stderr)))
     assert rekeyed >= STEPS, f"{rekeyed} rekeys only"
     (first, last), (slow, fast) = _quarters(costs), _quarters(rates)
-    return Measured(
+    return Measurement(
         figures=[
             Figure(
                 name="CPU, last quarter by first",

@@ -24,8 +24,9 @@ of several rounds, in which conchrec and its yardstick (`ssh -J` through a stock
 and the ratio is conchrec's median divided by the yardstick's. *Of the rounds* are the smallest and the
 largest ratio of a single round. Clients, servers and target share one machine and use loopback, with the
 defaults of OpenSSH; but the target offers the key exchange curve25519-sha256 only, unless a row names another
-one.
+one. A section shows the bars and the target's algorithms of its own measurement.
 """
+_MEASURED = "Measured by "
 _HEADING = re.compile(r"^## (.+)\n", re.M)
 
 
@@ -62,16 +63,16 @@ class Section:
         A flood has several rows; each begins with its name and a colon.
         """
         head, fresh = self.table[:2], {name: [*rows] for name, rows in groupby(other.table[2:], _flood)}
-        floods = f"Again, {', '.join(fresh)}:"
+        again = f"Measured again ({', '.join(fresh)}): "
         rows: list[str] = []
         for name, old in groupby(self.table[2:], _flood):
             rows += fresh.pop(name, [*old])
         for new in fresh.values():
             rows += new
         notes = {note.rpartition(": ")[0] or note: note for note in [*self.notes, *other.notes]}
-        kept = [line for line in self.paragraphs if not line.startswith(floods)]
+        kept = [line for line in self.paragraphs if not line.startswith(again)]
         return Section(
-            paragraphs=(*kept, *(f"{floods} {line}" for line in other.paragraphs[1:])),
+            paragraphs=(*kept, *(again + line.removeprefix(_MEASURED) for line in other.paragraphs[1:])),
             table=(*head, *rows),
             notes=tuple(notes.values()),
         )
@@ -108,7 +109,7 @@ def make_page(sections: Mapping[str, Section], order: Sequence[str]) -> str:
 
 def _origin(machine: Mapping[str, str], command: str) -> str:
     """``Measured by `python -m bench echo`; date: …; conchrec: …``"""
-    return f"Measured by `{command}`; " + "; ".join(f"{name}: {value}" for name, value in machine.items())
+    return f"{_MEASURED}`{command}`; " + "; ".join(f"{name}: {value}" for name, value in machine.items())
 
 
 def _flood(line: str) -> str:

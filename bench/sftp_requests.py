@@ -14,7 +14,7 @@ from functools import partial
 from types import TracebackType
 from typing import IO
 
-from bench.benchmark import Benchmark, Measured, Run
+from bench.benchmark import Benchmark, Measurement, Run
 from bench.figures import Figure, at_most_ratio, percentile
 from bench.scene import HOST, Route, make_scene
 from tests.support.wait import in_thread
@@ -86,7 +86,7 @@ class SftpClient:
         self.close()
 
 
-async def _requests(run: Run) -> Measured:
+async def _requests(run: Run) -> Measurement:
     scene = await make_scene(run.stage)
     count = run.effort.requests
     medians: dict[Route, list[float]] = {scene.ours: [], scene.yardstick: []}
@@ -100,7 +100,7 @@ async def _requests(run: Run) -> Measured:
                 run.say(f"round {number + 1} of {run.effort.rounds}, {route.name}")
                 samples = await in_thread(partial(clients[route].times, count))
                 medians[route].append(percentile(samples, 50))
-    return Measured(
+    return Measurement(
         figures=[
             Figure(
                 name="SFTP request, p50",

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-from bench.benchmark import KIB, Benchmark, Measured, Run
+from bench.benchmark import KIB, Benchmark, Measurement, Run
 from bench.figures import Figure, at_most
 from bench.scene import HOST, Recorded, make_scene
 from tests.support.client import AccessMethod
@@ -37,7 +37,7 @@ def _growth(route: Recorded, seconds: float) -> float:
     return (most - before) / MIB
 
 
-async def _slow(run: Run) -> Measured:
+async def _slow(run: Run) -> Measurement:
     scene = await make_scene(run.stage)
     grown = []
     for number in range(run.effort.rounds):
@@ -49,7 +49,7 @@ async def _slow(run: Run) -> Measured:
         await route.settled()
         grown.append(await in_thread(lambda route=route: _growth(route, run.effort.slow)))  # type: ignore[misc]
         await route.settled()
-    return Measured(
+    return Measurement(
         figures=[
             Figure(
                 name=f"memory, a reader of {RATE // 1000} kB/s",

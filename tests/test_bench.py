@@ -1,4 +1,4 @@
-"""The benchmarks can be asked for, judge rightly, and one of them really runs."""
+"""Arguments, figures and reports of the benchmarks, and runs of some of them at a tiny size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import BENCHMARKS, RESULTS, chosen, effort_of, parser, write_results
+from bench.__main__ import BENCHMARKS, RESULTS, parser, select_benchmarks, select_effort, write_results
 from bench.benchmark import Effort, Run
 from bench.bulk import write_text
 from bench.figures import (
@@ -19,12 +19,12 @@ from bench.figures import (
     Outcome,
     at_least_ratio,
     at_most,
-    at_most_more,
+    at_most_difference,
     at_most_ratio,
     missed_at_gate,
     percentile,
 )
-from bench.hostile import HOARDS, HOSTILE, ROWS, make_floods
+from bench.hostile import HOSTILE, MEMORY_FLOODS, ROWS, make_floods
 from bench.hostile_client import KINDS
 from bench.hostile_target import FLOODS
 from bench.idle import IDLE
@@ -48,7 +48,7 @@ def figure(
     return Figure(name="throughput", unit="MB/s", ours=ours, yardstick=yardstick, must=must, gate=gate)
 
 
-# --- what is asked for
+# --- arguments
 
 
 def test_lists_benchmarks() -> None:
@@ -65,7 +65,7 @@ def test_rejects_invalid_arguments(wrong: list[str]) -> None:
 
 def test_selects_benchmarks() -> None:
     def names(*words: str) -> set[str]:
-        return {benchmark.name for benchmark in chosen(parser().parse_args(words))}
+        return {benchmark.name for benchmark in select_benchmarks(parser().parse_args(words))}
 
     every = {benchmark.name for benchmark in BENCHMARKS}
     assert names() == every - {"rekeys"}
@@ -75,11 +75,11 @@ def test_selects_benchmarks() -> None:
 
 
 def test_reads_amounts() -> None:
-    effort = effort_of(parser().parse_args(["--size", "5MB", "--rounds", "7"]))
+    effort = select_effort(parser().parse_args(["--size", "5MB", "--rounds", "7"]))
     assert (effort.size, effort.long_size, effort.rounds) == (5_000_000, 5_000_000, 7)
-    assert effort_of(parser().parse_args([])).size == 1_000_000_000
-    assert effort_of(parser().parse_args(["--full"])).sessions[-1] == 5000
-    assert effort_of(parser().parse_args(["--gate"])).size < 1_000_000_000
+    assert select_effort(parser().parse_args([])).size == 1_000_000_000
+    assert select_effort(parser().parse_args(["--full"])).sessions[-1] == 5000
+    assert select_effort(parser().parse_args(["--gate"])).size < 1_000_000_000
 
 
 # --- arithmetic
@@ -105,8 +105,8 @@ def test_computes_percentiles() -> None:
         (at_least_ratio(1), "≥ 1 ×", False),
         (at_most_ratio(0.9), "≤ 0.9 ×", True),
         (at_most_ratio(0.8), "≤ 0.8 ×", False),
-        (at_most_more(-2), "≤ + -2 MB/s", True),
-        (at_most_more(-3), "≤ + -3 MB/s", False),
+        (at_most_difference(-2), "≤ + -2 MB/s", True),
+        (at_most_difference(-3), "≤ + -3 MB/s", False),
         (at_most(18), "≤ 18 MB/s", True),
         (at_most(17), "≤ 17 MB/s", False),
     ],
@@ -148,7 +148,7 @@ def test_compares_each_round_with_its_own_yardstick() -> None:
 
 def test_counts_missing_yardstick_as_missed_round() -> None:
     assert figure((1, 1), (0, 0), gate=at_most_ratio(9)).misses_gate
-    assert figure((1, 1), gate=at_most_more(9)).misses_gate
+    assert figure((1, 1), gate=at_most_difference(9)).misses_gate
 
 
 def test_computes_gate() -> None:
@@ -162,7 +162,7 @@ def test_judges_each_benchmark_once() -> None:
     assert len({benchmark.name for benchmark in BENCHMARKS}) == len(BENCHMARKS)
 
 
-# --- what comes out
+# --- reports
 
 
 def test_formats_text_report() -> None:
@@ -248,7 +248,7 @@ def test_keeps_sections_of_other_benchmarks(tmp_path: Path) -> None:
 
 def floods(value: float, *names: str, command: str = "bench hostile") -> Section:
     figures = [
-        replace(figure((value,)), name=f"{name}: {what}") for name in names for what in ("key", "login")
+        replace(figure((value,)), name=f"{name}: {what}") for name in names for what in ("keystroke", "login")
     ]
     notes = ("how it was measured", *(f"{name}, conchrec: {value:g} a second" for name in names))
     done = Outcome(benchmark="hostile", about="floods", figures=tuple(figures), notes=notes)
@@ -259,13 +259,13 @@ def test_replaces_rows_of_some_floods() -> None:
     again = "bench hostile --only ping"
     merged = floods(1, "env", "pings", "scp").with_rows(floods(2, "pings", "zlib", command=again))
     assert [line.split(" | ")[:2] for line in merged.table[2:]] == [
-        ["| env: key", "1 MB/s"],
+        ["| env: keystroke", "1 MB/s"],
         ["| env: login", "1 MB/s"],
-        ["| pings: key", "2 MB/s"],
+        ["| pings: keystroke", "2 MB/s"],
         ["| pings: login", "2 MB/s"],
-        ["| scp: key", "1 MB/s"],
+        ["| scp: keystroke", "1 MB/s"],
         ["| scp: login", "1 MB/s"],
-        ["| zlib: key", "2 MB/s"],
+        ["| zlib: keystroke", "2 MB/s"],
         ["| zlib: login", "2 MB/s"],
     ]
     assert merged.notes == (
@@ -276,13 +276,13 @@ def test_replaces_rows_of_some_floods() -> None:
         "- zlib, conchrec: 2 a second",
     )
     assert merged.paragraphs[1].startswith("Measured by `bench hostile`;")
-    assert merged.paragraphs[2].startswith(f"Again, pings, zlib: Measured by `{again}`;")
+    assert merged.paragraphs[2].startswith(f"Measured again (pings, zlib): `{again}`;")
 
 
 def test_replaces_rows_of_floods_that_failed() -> None:
     failed = replace(floods(1, "pings"), table=(*floods(1, "pings").table[:2], "| pings: failed | 1 rows |"))
     merged = failed.with_rows(floods(2, "pings"))
-    assert [line.split(" | ")[0] for line in merged.table[2:]] == ["| pings: key", "| pings: login"]
+    assert [line.split(" | ")[0] for line in merged.table[2:]] == ["| pings: keystroke", "| pings: login"]
 
 
 def test_names_latest_measurement_of_a_row_once() -> None:
@@ -298,7 +298,7 @@ def test_reads_results_of_the_repository() -> None:
     assert set(read_page(page)) <= {"negotiated", *(benchmark.name for benchmark in BENCHMARKS)}
 
 
-# --- one for real
+# --- runs
 
 
 def test_writes_text_of_requested_size(tmp_path: Path) -> None:
@@ -319,14 +319,14 @@ def test_runs_tiny_benchmark() -> None:
 
 
 async def test_runs_tiny_idle_sessions(stage: Stage) -> None:
-    """With the light client and the light target, which nothing else uses."""
+    """With the light client and the light target, which no other test uses."""
     lines: list[str] = []
     measured = await IDLE.run(Run(stage=stage, effort=Effort(sessions=(2, 3)), say=lines.append))
     assert [value.name for value in measured.figures][:2] == [
         "memory of a session, 2",
         "memory of a session, 3",
     ]
-    assert lines[-2:] == ["3 sessions", "all have left"]
+    assert lines[-2:] == ["3 sessions", "no sessions"]
 
 
 # --- floods
@@ -335,7 +335,7 @@ async def test_runs_tiny_idle_sessions(stage: Stage) -> None:
 def test_names_existing_floods_in_rows() -> None:
     assert {row.kind for row in ROWS} <= set(KINDS)
     assert {row.target for row in ROWS if row.target} <= set(FLOODS)
-    assert {hoard.kind for hoard in HOARDS} <= set(KINDS)
+    assert {memory_flood.kind for memory_flood in MEMORY_FLOODS} <= set(KINDS)
     assert len({row.name for row in ROWS}) == len(ROWS)
     assert any(row.in_gate for row in ROWS)
 
@@ -344,7 +344,7 @@ async def test_measures_bystander_during_flood(stage: Stage) -> None:
     effort = Effort(only=("ping",), flood=0.2, flood_logins=1, gate=True)
     measured = await HOSTILE.run(Run(stage=stage, effort=effort, say=lambda text: None))
     assert [value.name for value in measured.figures] == [
-        "pings: key, p99", "pings: key, p50", "pings: login", "pings: lock",
+        "pings: keystroke, p99", "pings: keystroke, p50", "pings: login", "pings: lock",
     ]  # fmt: skip
     p99, p50, login, lock = measured.figures
     assert p99.must is not None and login.must is not None and lock.must is not None
@@ -362,6 +362,6 @@ async def test_sends_flood(stage: Stage) -> None:
     for row in [row for row in ROWS if row.kind in FLOOD_KINDS or row.target in ("rekeys", "ignore")]:
         flood = floods.start(replace(row, count=1), floods.scene.ours)
         await flood.says("flooding\n")
-        await floods.begins(row)
+        await floods.target_floods(row)
         flood.close_input()
         assert int((await flood.wait()).text.rpartition("sent ")[2]) > 0, row

@@ -1,4 +1,4 @@
-"""Users who try to stop the others: what they cost in memory, and how soon a lock ends what they do."""
+"""Users who flood the proxy: the memory that they take, and the time until a lock ends their connections."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
 
-#: Memory that a hundred channels, or ten connections, may cost, in MiB: they took 200 and 10 times as much.
+#: MiB that a hundred channels, or ten connections, may take. Without limits: 200 and 10 times as much.
 MOST = 40
 MIB = 1024 * 1024
-#: A lock holds within 2 s; this is what a busy machine may make of it.
+#: A lock has effect within 2 s; on a busy machine it may take this long.
 LOCK_SECONDS = 10.0
 
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A target that takes connections and never says anything."""
+    """A target that accepts connections and sends nothing."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(1024)
@@ -35,7 +35,7 @@ def silent_port() -> Iterator[int]:
 
 
 def flood(house: House, kind: str, *, count: int = 1, channels: int = 1, port: int = 0) -> Process:
-    """``ann`` begins it; it lasts until its input is closed, or the test is over."""
+    """Start a flood by ``ann``; it ends when its input is closed, or with the test."""
     plan = Plan(
         kind=kind,
         port=house.proxy.port,
