@@ -107,7 +107,14 @@ def test_paints_the_same_as_a_real_terminal(tmux: Tmux) -> None:
 PROGRAMS = {
     "bash": (
         ["bash", "--norc", "-i"],
-        [("$ ", "seq 30; echo h\x1b[D\x1b[Dx\r"), ("30\r\n", "\x12se"), ("search)", "\r"), ("30\r\n", "")],
+        # What is typed before the prompt is shown by the terminal, not by bash.
+        [
+            ("$ ", "seq 30; echo h\x1b[D\x1b[Dx\r"),
+            ("30\r\n", ""),
+            ("$ ", "\x12se"),
+            ("search)", "\r"),
+            ("30\r\n", ""),
+        ],
     ),
     "less": (
         ["less", __file__],
