@@ -168,7 +168,9 @@ async def test_serves_ten_sessions_at_other_server(street: Street, kind: Kind) -
         client.ssh(*shared, "web1", f"cat; exit {number}", stdin=contents[number]) for number in range(10)
     )
     for number, result in enumerate(results):
-        assert (result.stdout == contents[number], result.code) == (True, number), str(result)
+        assert (result.stdout == contents[number], result.code) == (True, number), (
+            f"{result}\n{master}\n{street.servers[kind]}\n{proxy.log}"
+        )
     recordings = await proxy.finished(10, after=before)
     assert len({recording.manifest and recording.manifest["cid"] for recording in recordings}) == 1
     (await client.ssh(*shared, "-O", "exit", "web1")).check()
