@@ -5,6 +5,7 @@ Both are ``ssh -J`` with the same client, key and agent. Each server in the midd
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ CALM = 0.3
 R = TypeVar("R", bound="Route")
 
 
-class Route:
+class Route(ABC):
     """One route to the target. ``options`` are arguments of ssh, scp and sftp."""
 
     def __init__(
@@ -123,13 +124,13 @@ class Route:
         route.options = (flag, str(path), *options)
         return route
 
+    @abstractmethod
     async def settled(self) -> None:
         """Wait until no connection is left, and no work for former ones."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def tidy(self) -> None:
         """Wait until all recordings are complete, and remove them, so that all rounds start alike."""
-        raise NotImplementedError
 
     async def calm(self) -> None:
         """Wait until the server in the middle is idle; clients may be connected."""

@@ -134,6 +134,7 @@ class AuditLogFile:
             for _ in range(END_READS):
                 if self._ends_with_newline():
                     return None
+                # Another process may be writing a line, and nothing tells when it has finished.
                 time.sleep(WRITE_SECONDS)
                 self._size = os.fstat(descriptor).st_size
             if self._ends_with_newline():

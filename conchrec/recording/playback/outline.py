@@ -35,12 +35,12 @@ class Outline:
         return [time for time, _ in self.markers]
 
     def marker_after(self, time: float) -> float:
-        """Return the time of the next marker; ``time`` itself where there is none."""
+        """Return the time of the next marker; ``time`` itself after the last one."""
         at = bisect_right(self.times, time)
         return self.times[at] if at < len(self.times) else time
 
     def marker_before(self, time: float) -> float:
-        """Return the time of the last marker before ``time``; 0 where there is none."""
+        """Return the time of the last marker before ``time``; 0 before the first one."""
         at = bisect_left(self.times, time)
         return self.times[at - 1] if at else 0.0
 

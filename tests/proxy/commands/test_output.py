@@ -48,19 +48,19 @@ class Terminal:
     # --- StreamHandler
 
     def stream_opened(self) -> None:
-        raise NotImplementedError
+        raise AssertionError("this test does not expect the call")
 
     def stream_refused(self, code: int, text: bytes) -> None:
-        raise NotImplementedError
+        raise AssertionError("this test does not expect the call")
 
     def stream_data(self, data: bytes) -> None:
-        raise NotImplementedError
+        raise AssertionError("this test does not expect the call")
 
     def stream_eof(self) -> None:
-        raise NotImplementedError
+        raise AssertionError("this test does not expect the call")
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
-        raise NotImplementedError
+        raise AssertionError("this test does not expect the call")
 
     def stream_drained(self, pending: int) -> None:
         self.console.drained(pending)
