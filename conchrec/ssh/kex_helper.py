@@ -57,6 +57,8 @@ ANSWER_SECONDS = 20.0
 STABLE_SECONDS = 10.0
 FIRST_BACKOFF = 0.5
 LAST_BACKOFF = 30.0
+#: A connection waits for a process that is restarted within this time.
+RESTART_WAIT = 1.0
 #: Refused requests are logged together, at most once in this time.
 LOG_SECONDS = 10.0
 
@@ -129,6 +131,7 @@ class KeyExchangeHelper:
         self._started_at = 0.0
         self._backoff = FIRST_BACKOFF
         self._restart: DelayedCall | None = None
+        self._restarts_at = 0.0
         self._deadline: DelayedCall | None = None
         self._stopped = False
         self._refused = 0
@@ -176,6 +179,7 @@ class KeyExchangeHelper:
         if self._reactor.seconds() - self._started_at >= STABLE_SECONDS:
             self._backoff = FIRST_BACKOFF
         self._restart = self._reactor.callLater(self._backoff, self.start)
+        self._restarts_at = self._reactor.seconds() + self._backoff
         self._backoff = min(self._backoff * 2, LAST_BACKOFF)
 
     # --- requests
@@ -212,8 +216,11 @@ class KeyExchangeHelper:
         """Return whether ``key_pair`` would not take long."""
         if self._key_pairs:
             return True
-        is_running = self._process is not None and not self._stopped
-        return is_running and self._makes_key_pairs and self._queue.name_count < MAX_WAITING_FOR_KEY_PAIR
+        if self._stopped or not self._makes_key_pairs or self._queue.name_count >= MAX_WAITING_FOR_KEY_PAIR:
+            return False
+        if self._process is not None:
+            return True
+        return self._restart is not None and self._restarts_at - self._reactor.seconds() <= RESTART_WAIT
 
     def key_pair(self, peer: str) -> Deferred[KemKeyPair]:
         """Return a key pair of sntrup761 that was never returned before. Fails as ``powers`` does."""

@@ -27,6 +27,7 @@ from conchrec.ssh.kex_helper import (
     KeyExchangeRefused,
 )
 from tests.support.helper import FakeProcess, Process, Processes, RealProcess
+from tests.support.powers import result_of
 from tests.support.wait import block, fact, in_time, reactor
 
 BUSY = "too many key exchanges are waiting; try again later"
@@ -357,6 +358,24 @@ def test_restarts_process_with_growing_delay() -> None:
     setting.process.kill()
     clock.advance(0.5)
     assert setting.process.is_alive
+
+
+def test_offers_key_pairs_while_process_is_restarted_soon() -> None:
+    """A target that offers nothing else stays reachable; not while the process ends again and again."""
+    clock, setting = timed()
+    offers = []
+    for _ in range(4):
+        setting.process.kill()
+        offers.append(setting.helper.has_key_pairs())
+        count = len(setting.processes.started)
+        while len(setting.processes.started) == count:
+            clock.advance(0.25)
+    assert offers == [True, True, False, False]
+    clock.advance(STABLE_SECONDS)
+    setting.process.kill()
+    pair = setting.helper.key_pair("a")
+    clock.pump([0.25] * 4)
+    check(result_of(pair))
 
 
 def test_retries_failed_start() -> None:
