@@ -28,10 +28,11 @@ class FileContents:
     """The contents of one file in one direction.
 
     ``passed`` counts all bytes, and ``next`` those that are hashed, from the beginning; ``reach`` is the
-    furthest end of a part. ``reason`` says, where that is so, why there will be no hash.
+    furthest end of a part. ``reason`` says, where that is so, why there will be no hash. ``result`` is how a
+    part failed, empty where none did.
     """
 
-    __slots__ = ("_early", "_hash", "_reserved", "_window", "next", "passed", "reach", "reason")
+    __slots__ = ("_early", "_hash", "_reserved", "_window", "next", "passed", "reach", "reason", "result")
 
     def __init__(self, window: EarlyBytes) -> None:
         self._window = window
@@ -43,6 +44,7 @@ class FileContents:
         self.passed = 0
         self.reach = 0
         self.reason = ""
+        self.result = ""
 
     def begin(self, offset: int, length: int) -> Callable[[memoryview], None]:
         """Begin a packet. Returns a function that takes its bytes, in pieces."""
@@ -67,6 +69,10 @@ class FileContents:
             self._reserve(-len(early) - _EARLY)
             self._hash.update(early)
             self.next += len(early)
+
+    def failed(self, result: str) -> None:
+        """Note a failure; the first one is the one that is reported."""
+        self.result = self.result or result
 
     def give_up(self, reason: str) -> None:
         """There will be no hash. The first reason is the one that is reported."""

@@ -230,8 +230,8 @@ class SftpReader:
             if request.kind == wire.READ and code == wire.EOF:
                 file.ends = request.offset if file.ends is None else min(file.ends, request.offset)
             elif code != wire.OK:
-                file.failed(result_text(code))
                 contents = file.read if request.kind == wire.READ else file.written
+                contents.failed(result_text(code))
                 contents.give_up("a part of it failed")
         if file is not None:
             self._finish_if_done(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from conchrec.recording.capture import sftp_wire as wire
+from conchrec.recording.capture.file_contents import FileContents
 from conchrec.recording.capture.sftp_requests import NamedRequest, OpenFile
 from conchrec.recording.format.transfer_account import AccountLost, Operation, TransferFact, path_text
 
@@ -36,21 +37,23 @@ class SftpReport:
             return
         if file.was_read:
             digest = file.read.close(file.end, "not read to its end")
-            self._add_transfer(file, "read", file.read.passed, *digest)
+            self._add_transfer(file, "read", file.read, *digest)
         if file.was_written:
             digest = file.written.close(file.cleared, "what was in the file before is not known")
-            self._add_transfer(file, "write", file.written.passed, *digest)
+            self._add_transfer(file, "write", file.written, *digest)
 
-    def _add_transfer(self, file: OpenFile, operation: str, size: int, sha256: str, unhashed: str) -> None:
+    def _add_transfer(
+        self, file: OpenFile, operation: str, contents: FileContents, sha256: str, unhashed: str
+    ) -> None:
         self._facts.append(
             Operation(
                 operation=operation,
                 path=path_text(file.path),
                 detail=file.detail,
-                size=size,
+                size=contents.passed,
                 sha256=sha256,
                 unhashed=unhashed,
-                result=file.result or "ok",
+                result=contents.result or "ok",
                 duration=self.monotonic() - file.began,
             )
         )

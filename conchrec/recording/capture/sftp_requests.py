@@ -49,7 +49,6 @@ class OpenFile:
     size: int | None = None
     #: No earlier contents of the file are after this offset, as far as this reader knows.
     cleared: int | None = None
-    result: str = ""
     closed: bool = False
 
     @classmethod
@@ -95,8 +94,9 @@ class OpenFile:
         return not self.read.passed and bool(self.flags & wire.MODIFIES)
 
     def failed(self, result: str) -> None:
-        """Note a failure; the first one is the one that is reported."""
-        self.result = self.result or result
+        """Note a failure that concerns both directions."""
+        self.read.failed(result)
+        self.written.failed(result)
 
 
 @dataclass(slots=True)

@@ -286,6 +286,32 @@ def test_reports_failures() -> None:
     ]
 
 
+def test_keeps_result_of_each_direction() -> None:
+    """A read that fails on purpose must not show a file that was written as one that was not."""
+
+    def results(talk: Talk) -> list[tuple[str, str]]:
+        return [(fact.operation, fact.result) for fact in listen(talk) if isinstance(fact, Operation)]
+
+    written_whole, read_whole, both = Talk(), Talk(), Talk()
+    written_whole.to_write(b"/a")
+    written_whole.status(written_whole.ask_read(0), 2)
+    written_whole.write(0, b"some")
+    written_whole.close()
+    read_whole.to_read(b"/a")
+    read_whole.write(0, b"some", code=2)
+    read_whole.read(0, b"data")
+    read_whole.end_of_file(4)
+    read_whole.close()
+    both.open(b"/a", sftp.FXF_READ | sftp.FXF_WRITE | sftp.FXF_CREAT | sftp.FXF_TRUNC)
+    both.write(0, b"some")
+    both.read(0, b"some")
+    both.status(both.ask_read(4), 4)
+    both.close()
+    assert only_operation(written_whole) == written("/a", b"some")
+    assert results(read_whole) == [("read", "ok"), ("write", "no such file")]
+    assert results(both) == [("read", "failure"), ("write", "ok")]
+
+
 def test_reports_open_files_at_the_end() -> None:
     talk = Talk()
     talk.to_write(b"/a")
