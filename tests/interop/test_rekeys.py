@@ -252,7 +252,10 @@ async def test_keeps_keys_below_default_limit(house: House, tmp_path: Path, name
     "names", [[name for name in CLIENTS if name != "libssh2"], ["libssh2"]], ids=["others", "libssh2"]
 )
 async def test_proxy_renews_keys_after_time(shared_stage: Stage, tmp_path: Path, names: list[str]) -> None:
-    """All clients at once, and libssh2 alone. Both directions pause in the middle of the file."""
+    """All clients at once, and libssh2 alone. Both directions pause in the middle of the file.
+
+    On a slow machine an exchange takes so long that the next pause is over before a second has passed.
+    """
     house = await build(shared_stage, settings={"limits": {"rekey_time": "1s"}})
     file = _file(tmp_path, PAUSED)
     pauses = f"for part in 1 2 3 4 5; do head -c {PAUSED // 6}; sleep 1.1; done; cat"
@@ -261,7 +264,7 @@ async def test_proxy_renews_keys_after_time(shared_stage: Stage, tmp_path: Path,
         directory = tmp_path / name
         directory.mkdir()
         await _transfer(
-            name, Transfer(house=house, directory=directory, file=file, down=down, up=up), least=3
+            name, Transfer(house=house, directory=directory, file=file, down=down, up=up), least=2
         )
 
     await together(transfer(name) for name in names if name != "russh" or (BUILT / "russh").exists())

@@ -347,7 +347,16 @@ async def test_accounts_for_sftp_of_paramiko(house: House, tree: Path, tmp_path:
     account = await audit_of(house, lambda: in_thread(work))
     for name in ("empty", "one", "packet", "more", "large"):
         await account.is_whole("write", there / name, tree / name)
-        await account.is_whole("read", there / name, back / name)
+        assert (back / name).read_bytes() == (tree / name).read_bytes()
+        entry = account.of("read", there / name)
+        if entry["bytes"] == (tree / name).stat().st_size:
+            await account.is_whole("read", there / name, back / name)
+        else:
+            # If all replies are there before its thread sends the next request, paramiko takes the replies
+            # for complete, and reads again what that thread goes on to ask for.
+            assert name in ("more", "large"), entry
+            assert (entry["result"], entry["unhashed"]) == ("ok", "a part of it passed twice"), entry
+            assert cast(int, entry["bytes"]) > (tree / name).stat().st_size, entry
     assert account.of("posix-rename", there / "one")["other"] == str(there / "two")
     assert account.of("rename", there / "two")["other"] == str(there / "three")
     assert account.of("symlink", there / "link")["other"] == "three"
