@@ -219,7 +219,9 @@ class ChainWalk:
         elif self._position.end < end.end:
             return ""
         elif self._position.digest != end.digest:
-            self._note_damage(end.number)
+            # The last line was changed, or it continues the line before it, which has lost its end. The
+            # next walk, with a line after it, finds the same damage and must name the same line.
+            self._note_damage(self._position.number)
         self._stamp = self._new_stamp
         damage = [reason for reason in self._damage if reason not in self._stated_reasons]
         self._begin()

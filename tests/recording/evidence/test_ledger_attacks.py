@@ -295,6 +295,17 @@ def test_finds_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory, d
     assert len(desk.breaks) == 1
 
 
+@pytest.mark.parametrize("number", range(1, 7))
+def test_states_missing_end_of_line_once(desk: Desk, number: int) -> None:
+    """Two lines become one, which begins as the first of them."""
+    lines = desk.lines()
+    lines[number - 1] = lines[number - 1].replace(b"\n", b"\v")
+    desk.path.write_bytes(b"".join(lines))
+    desk.ledger.refresh()
+    walk(desk, 8)
+    assert len(desk.breaks) == 1
+
+
 def test_states_each_of_several_changes(desk: Desk) -> None:
     desk.fill(30)
     for number in (3, 20):
