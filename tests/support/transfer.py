@@ -85,7 +85,9 @@ def with_paramiko(job: Job) -> None:
             outer.renegotiate_keys()
             inner.renegotiate_keys()
 
-    session = inner.open_session(timeout=SECONDS)
+    # With a larger window the command could end while the keys are renewed. The thread of paramiko that would
+    # renew them then waits for itself, to answer CHANNEL_CLOSE.
+    session = inner.open_session(window_size=2 * PIECE, timeout=SECONDS)
     session.exec_command(job.down)
     while data := session.recv(PIECE):
         _print(data)
