@@ -9,14 +9,16 @@ While nobody waits, the process makes key pairs ahead, so that most connections 
 key pair is used for one key exchange.
 
 The process is started with the proxy and restarted when it ends. Its current request is then sent once
-more, because requests have no side effects; a request that ends two processes fails. Requests have no
-timeout here; the handshake timeout of their connection limits them.
+more, because requests have no side effects; a request that ends two processes fails. A process that was
+killed by somebody else (an administrator, or the kernel because memory is short) was not ended by its
+request. Requests have no timeout here; the handshake timeout of their connection limits them.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -53,7 +56,7 @@ KEY_PAIRS_AHEAD = 4
 MAX_WAITING_FOR_KEY_PAIR = 32
 #: If a request takes longer than this, the process hangs and is killed.
 ANSWER_SECONDS = 20.0
-#: A process that ends earlier than this is restarted with a growing delay.
+#: A process that fails earlier than this is restarted with a growing delay.
 STABLE_SECONDS = 10.0
 FIRST_BACKOFF = 0.5
 LAST_BACKOFF = 30.0
@@ -102,7 +105,7 @@ class _Request:
     peer: str
     data: bytes
     answer: Deferred[tuple[bytes, ...]]
-    #: The number of processes that ended while they worked on the request.
+    #: The number of processes that failed while they worked on the request.
     ended: int = 0
     abandoned: bool = False
 
@@ -128,6 +131,8 @@ class KeyExchangeHelper:
         self._queue: FairQueue[_Request] = FairQueue()
         self._current: _Request | None = None
         self._process: HelperProcess | None = None
+        #: Whether we have killed the process.
+        self._has_killed = False
         self._started_at = 0.0
         self._backoff = FIRST_BACKOFF
         self._restart: DelayedCall | None = None
@@ -142,6 +147,7 @@ class KeyExchangeHelper:
     def start(self) -> None:
         """Start the process. If that fails, it is tried again later."""
         self._restart = None
+        self._has_killed = False
         self._started_at = self._reactor.seconds()
         command = [sys.executable, "-I", "-S", str(Path(kex_worker.__file__).resolve())]
         if self._makes_key_pairs:
@@ -153,7 +159,7 @@ class KeyExchangeHelper:
             self._process = self._reactor.spawnProcess(_Pipe(self), sys.executable, command, env)
         except OSError as error:
             _log.error("cannot start the helper process for key exchanges: {reason}", reason=error.strerror)
-            self._schedule_restart()
+            self._schedule_restart(is_failure=True)
         else:
             self._send_next()
             self._make_key_pair_ahead()
@@ -174,13 +180,14 @@ class KeyExchangeHelper:
         for request in waiting:
             self._refuse(request, "the proxy is being stopped")
 
-    def _schedule_restart(self) -> None:
-        """Restart the process later; the delay doubles while the process keeps ending."""
-        if self._reactor.seconds() - self._started_at >= STABLE_SECONDS:
+    def _schedule_restart(self, *, is_failure: bool) -> None:
+        """Restart the process later; the delay doubles while the process keeps failing."""
+        if not is_failure or self._reactor.seconds() - self._started_at >= STABLE_SECONDS:
             self._backoff = FIRST_BACKOFF
         self._restart = self._reactor.callLater(self._backoff, self.start)
         self._restarts_at = self._reactor.seconds() + self._backoff
-        self._backoff = min(self._backoff * 2, LAST_BACKOFF)
+        if is_failure:
+            self._backoff = min(self._backoff * 2, LAST_BACKOFF)
 
     # --- requests
 
@@ -323,6 +330,7 @@ class KeyExchangeHelper:
     def _kill(self) -> None:
         """Kill the process; ``ended`` is called afterwards."""
         if self._process is not None:
+            self._has_killed = True
             self._process.signalProcess("KILL")
 
     def answered(self, strings: tuple[bytes, ...]) -> None:
@@ -343,9 +351,10 @@ class KeyExchangeHelper:
         _log.error("malformed answer from the helper process for key exchanges; it is killed and restarted")
         self._kill()
 
-    def ended(self, reason: str) -> None:
-        """Handle the end of the process. Called by the pipe."""
+    def ended(self, reason: str, *, by_kill: bool) -> None:
+        """Handle the end of the process, which SIGKILL ended or something else. Called by the pipe."""
         self._process = None
+        is_failure = self._has_killed or not by_kill
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
@@ -354,12 +363,12 @@ class KeyExchangeHelper:
         _log.error("the helper process for key exchanges ended ({reason}); it is restarted", reason=reason)
         request, self._current = self._current, None
         if request is not None and not request.abandoned:
-            request.ended += 1
+            request.ended += is_failure
             if request.ended < 2:
                 self._queue.add_first(request.peer, request)
             else:
                 self._refuse(request, "the proxy could not compute the key exchange; try again")
-        self._schedule_restart()
+        self._schedule_restart(is_failure=is_failure)
 
 
 def _queue_full() -> KeyExchangeRefused:
@@ -434,4 +443,5 @@ class _Pipe(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """Handle the end of the process."""
-        self._helper.ended(reason.getErrorMessage())
+        by_kill = isinstance(reason.value, ProcessTerminated) and reason.value.signal == signal.SIGKILL
+        self._helper.ended(reason.getErrorMessage(), by_kill=by_kill)

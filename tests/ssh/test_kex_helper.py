@@ -154,7 +154,7 @@ async def test_repeats_request_once_when_process_ends(make: Callable[..., Settin
     setting.process.freeze()
     hit, waiting = setting.ask(), setting.ask("other")
     with capturedLogs() as logged:
-        setting.process.kill()
+        setting.process.crash()
         await done(hit)
         await done(waiting)
     assert setting.outcomes == [0, 1]
@@ -168,12 +168,29 @@ async def test_refuses_request_that_ends_two_processes(make: Callable[..., Setti
     setting.process.freeze()
     hit, waiting = setting.ask(), setting.ask()
     setting.processes.freezes = True
-    setting.process.kill()
+    setting.process.crash()
     await fact(lambda: len(setting.processes.started) == 2, "it is not started again")
     setting.processes.freezes = False
-    setting.process.kill()
+    setting.process.crash()
     assert "could not compute the key exchange" in await refused(hit)
     await done(waiting)
+
+
+async def test_repeats_request_until_nobody_kills_process(make: Callable[..., Setting]) -> None:
+    """What kills it is not the request: another process does, or the kernel without memory."""
+    setting = make(key_pairs_ahead=1)
+    setting.process.freeze()
+    hit = setting.ask()
+    setting.processes.freezes = True
+    for count in (2, 3, 4):
+        setting.process.kill()
+        await fact(lambda count=count: len(setting.processes.started) == count, "it is not started again")  # type: ignore[misc]
+        assert setting.helper.has_key_pairs()
+    setting.processes.freezes = False
+    setting.process.kill()
+    await done(hit)
+    check(await done(setting.helper.key_pair("a")))
+    await fact(lambda: setting.helper.key_pairs_made == 1, "no key pair is made ahead")
 
 
 async def test_refuses_waiting_requests_on_stop(make: Callable[..., Setting]) -> None:
@@ -258,10 +275,10 @@ async def test_stops_key_pairs_when_they_end_two_processes(make: Callable[..., S
     check(await done(setting.helper.key_pair("a")))
     setting.processes.freezes = True
     with capturedLogs() as logged:
-        setting.process.kill()
+        setting.process.crash()
         await fact(lambda: len(setting.processes.started) == 2, "it is not started again")
         setting.processes.freezes = False
-        setting.process.kill()
+        setting.process.crash()
         await done(setting.ask())
     assert any("cannot make key pairs" in event["log_format"] for event in logged)
     assert setting.helper.has_key_pairs()
@@ -346,7 +363,7 @@ def test_restarts_process_with_growing_delay() -> None:
     clock, setting = timed()
     pauses = []
     for _ in range(12):
-        setting.process.kill()
+        setting.process.crash()
         count, begin = len(setting.processes.started), clock.seconds()
         while len(setting.processes.started) == count:
             clock.advance(0.25)
@@ -355,27 +372,36 @@ def test_restarts_process_with_growing_delay() -> None:
     assert pauses == sorted(pauses)
     assert pauses[-1] == LAST_BACKOFF
     clock.advance(STABLE_SECONDS)
-    setting.process.kill()
+    setting.process.crash()
     clock.advance(0.5)
     assert setting.process.is_alive
 
 
 def test_offers_key_pairs_while_process_is_restarted_soon() -> None:
-    """A target that offers nothing else stays reachable; not while the process ends again and again."""
+    """A target that offers nothing else stays reachable; not while the process fails again and again."""
     clock, setting = timed()
     offers = []
     for _ in range(4):
-        setting.process.kill()
+        setting.process.crash()
         offers.append(setting.helper.has_key_pairs())
         count = len(setting.processes.started)
         while len(setting.processes.started) == count:
             clock.advance(0.25)
     assert offers == [True, True, False, False]
     clock.advance(STABLE_SECONDS)
-    setting.process.kill()
+    setting.process.crash()
     pair = setting.helper.key_pair("a")
     clock.pump([0.25] * 4)
     check(result_of(pair))
+
+
+def test_restarts_killed_process_without_growing_delay() -> None:
+    clock, setting = timed()
+    for count in range(2, 8):
+        setting.process.kill()
+        assert setting.helper.has_key_pairs()
+        clock.advance(0.5)
+        assert len(setting.processes.started) == count
 
 
 def test_retries_failed_start() -> None:

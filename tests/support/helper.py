@@ -26,7 +26,10 @@ class Process(Protocol):
         """Let a frozen process go on."""
 
     def kill(self) -> None:
-        """Kill the process."""
+        """Kill the process, as an administrator does."""
+
+    def crash(self) -> None:
+        """Let the process end by a fault of its own."""
 
     @property
     def is_alive(self) -> bool:
@@ -82,9 +85,16 @@ class FakeProcess:
 
     def kill(self) -> None:
         """Kill the process."""
+        self._end(signal.SIGKILL)
+
+    def crash(self) -> None:
+        """Let the process end by a fault of its own."""
+        self._end(signal.SIGSEGV)
+
+    def _end(self, number: int) -> None:
         if self.is_alive:
             self.is_alive = False
-            self._protocol.processEnded(Failure(ProcessTerminated(signal=signal.SIGKILL)))
+            self._protocol.processEnded(Failure(ProcessTerminated(signal=number)))
 
 
 class RealProcess:
@@ -105,6 +115,11 @@ class RealProcess:
     def kill(self) -> None:
         """Kill the process."""
         os.kill(self.pid, signal.SIGKILL)
+
+    def crash(self) -> None:
+        """Let the process end by a fault of its own."""
+        os.kill(self.pid, signal.SIGSEGV)
+        self.thaw()
 
     @property
     def is_alive(self) -> bool:
