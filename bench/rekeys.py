@@ -48,6 +48,7 @@ async def _long(run: Run) -> Measurement:
     connection.close_input()
     (await connection.wait(PATIENCE)).check()
     await route.settled()
+    await route.tidy()
     rekeyed = len(REKEYED.findall(bytes(connection.stderr)))
     assert rekeyed >= STEPS, f"{rekeyed} rekeys only"
     (first, last), (slow, fast) = _quarters(costs), _quarters(rates)

@@ -168,16 +168,20 @@ class Recorded(Route):
             return len(proxy.audit("client.disconnect")) >= len(proxy.audit("user.login", stage="outer"))
 
         await fact(done, lambda: f"connections are left on the proxy:\n{proxy.log}")
-        await self.tidy()
+        await self._finished()
 
     async def tidy(self) -> None:
         """Wait for the manifest of each recording, and remove both."""
+        for path in await self._finished():
+            path.with_suffix(".json").unlink()
+            path.unlink()
+
+    async def _finished(self) -> list[Path]:
+        """Wait for the manifest of each recording. Return the recordings."""
         casts = self._house.proxy.casts()
         for path in casts:
             await fact(path.with_suffix(".json").exists, f"{path} is not finished", PATIENCE)
-        for path in casts:
-            path.with_suffix(".json").unlink()
-            path.unlink()
+        return casts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ async def _slow(run: Run) -> Measurement:
         await route.settled()
         grown.append(await in_thread(lambda route=route: _growth(route, run.effort.slow)))  # type: ignore[misc]
         await route.settled()
+        await route.tidy()
     return Measurement(
         figures=[
             Figure(
