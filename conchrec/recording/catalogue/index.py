@@ -244,7 +244,8 @@ class Index:
         return sorted(there - read), known.keys() - there
 
     def add(self, sid: str) -> None:
-        """Read a sealed recording. One that is damaged is added as far as it can be read. Raises OSError."""
+        """Read a sealed recording, for which ``begin`` has returned True. One that is damaged is added as far
+        as it can be read. Raises OSError."""
         try:
             manifest = Manifest.parse(self._tree.read_manifest(sid))
         except RecordingError:
@@ -254,12 +255,11 @@ class Index:
         # wait.
         texts = list(self._texts(manifest)) if manifest is not None else []
         with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
-            self._forget(sid)
             if manifest is None:
-                _Recording.insert(sid=sid, started=time_of(sid).timestamp()).execute()
+                _Recording.replace(sid=sid, started=time_of(sid).timestamp()).execute()
                 return
             rowids = [_Text.insert(sid=sid, times=times, body=body).execute() for times, body in texts]
-            _Recording.insert(
+            _Recording.replace(
                 sid=sid,
                 started=manifest.started.timestamp(),
                 duration=manifest.duration,
@@ -281,9 +281,11 @@ class Index:
         it. Returns False where that has happened."""
         r = _Recording
         with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
-            if r.select().where((r.sid == sid) & (r.status == READING)).exists():
+            status = r.select(r.status).where(r.sid == sid).scalar()
+            if status == READING:
                 return False
-            self._forget(sid)
+            if status is not None:
+                self._forget(sid)
             r.insert(sid=sid, started=time_of(sid).timestamp(), status=READING).execute()
             return True
 
