@@ -5,8 +5,9 @@ many small packets is sent in slices, too. All connections of one user are charg
 the login: all connections of one address). Shares with more work take turns, so fifty connections of one
 user get as much time as one. A peer that sends little is served at once.
 
-While somebody types (``note_keystroke``), sockets are read in smaller pieces: turns are shorter, so a
-keystroke waits less behind bulk transfers, which then cost more CPU time.
+While somebody types (``note_keystroke``), a keystroke waits less behind bulk transfers: sockets are read in
+smaller pieces, which costs more CPU time, and the shares that use much time get one slice of each turn
+together.
 
 What a slice has written is sent when the slice ends (``after_slice``): joined, and without waiting for the
 next turn.
@@ -24,6 +25,7 @@ from weakref import WeakValueDictionary
 from twisted.logger import Logger
 
 from conchrec.clock import Clock, DelayedCall
+from conchrec.token_bucket import Rate, TokenBucket
 
 _log = Logger()
 
@@ -44,6 +46,10 @@ TURN_MESSAGES = 4 * SLICE_MESSAGES
 #: The budget of one turn for messages that wait.
 WAITING_SECONDS = 0.0005
 WAITING_MESSAGES = 2 * SLICE_MESSAGES
+#: The same while somebody types: one slice, which may take longer. Of a transfer, it takes 0.25 ms.
+WAITING_SECONDS_TYPING = 0.0001
+#: A share that needs more seconds of each second is busy. A login needs 0.02 seconds.
+LIGHT = Rate(per_second=0.1, burst=0.03, most_debt=0.03)
 #: Less use than this needs no new turn to be reset.
 _TRIFLE_SECONDS = SLICE_SECONDS / 4
 _TRIFLE_MESSAGES = SLICE_MESSAGES // 4
@@ -68,7 +74,9 @@ class SlicedWork(Protocol):
 class Share:
     """The time and messages that the connections of one user, or of one address, have used."""
 
-    __slots__ = ("__weakref__", "_turns", "credit", "is_queued", "messages", "seconds", "turn", "waiting")
+    __slots__ = (
+        "__weakref__", "_turns", "allowance", "credit", "is_queued", "messages", "seconds", "turn", "waiting",
+    )  # fmt: skip
 
     def __init__(self, turns: TurnScheduler) -> None:
         self._turns = turns
@@ -78,6 +86,8 @@ class Share:
         self.messages = 0
         #: Time credit for the next slice, in seconds; negative after a message that took long.
         self.credit = 0.0
+        #: The seconds until the share is busy.
+        self.allowance = TokenBucket(LIGHT)
         #: Work with messages left, in the order of its turns.
         self.waiting: dict[SlicedWork, None] = {}
         self.is_queued = False
@@ -168,15 +178,20 @@ class TurnScheduler:
                     _log.failure("unexpected error while output was sent")
 
     def _run_at_once(self, share: Share, work: SlicedWork) -> bool:
-        """Run a slice now, if the budgets of this turn allow it."""
+        """Run a slice now, if the budgets of this turn allow it.
+
+        While somebody types, a busy share waits for its turn.
+        """
+        now = self._clock.seconds()
+        if now < self._typing_until and share.allowance.fill(now) <= 0:
+            return True
         if share.turn != self._turn:
             share.turn, share.seconds, share.messages = self._turn, 0.0, 0
         seconds = min(SLICE_SECONDS - share.seconds, TURN_SECONDS - self._seconds)
         messages = min(SLICE_MESSAGES - share.messages, TURN_MESSAGES - self._messages)
         if seconds <= 0 or messages <= 0:
             return True
-        more, took, handled = self._run(work, seconds, messages)
-        share.credit = min(0.0, SLICE_SECONDS - took)
+        more, took, handled = self._run(share, work, seconds, messages)
         share.seconds += took
         share.messages += handled
         self._seconds += took
@@ -185,8 +200,8 @@ class TurnScheduler:
             self._schedule()
         return more
 
-    def _run(self, work: SlicedWork, seconds: float, messages: int) -> tuple[bool, float, int]:
-        """Run one slice. An error ends this slice only; other work goes on.
+    def _run(self, share: Share, work: SlicedWork, seconds: float, messages: int) -> tuple[bool, float, int]:
+        """Run one slice and charge the share. An error ends this slice only; other work goes on.
 
         Return whether messages are left, the seconds used, and the number of messages handled.
         """
@@ -199,7 +214,12 @@ class TurnScheduler:
         finally:
             self._send_output()
             self._is_running = False
-        return more, self._clock.seconds() - began, messages - self._messages_left
+        now = self._clock.seconds()
+        took = now - began
+        share.allowance.charge(now, took)
+        # A share that waits for its turn has waited for its debt, or no other share was waiting.
+        share.credit = min(0.0, SLICE_SECONDS - took)
+        return more, took, messages - self._messages_left
 
     def _count_message(self) -> bool:
         """Count a message, and return whether the slice is over."""
@@ -228,7 +248,8 @@ class TurnScheduler:
         self._next_turn = None
         self._turn += 1
         self._seconds, self._messages = 0.0, 0
-        until = self._clock.seconds() + WAITING_SECONDS
+        now = self._clock.seconds()
+        until = now + (WAITING_SECONDS_TYPING if now < self._typing_until else WAITING_SECONDS)
         left = WAITING_MESSAGES
         while self._ready and left > 0 and self._clock.seconds() < until:
             share = self._ready.popleft()
@@ -239,10 +260,8 @@ class TurnScheduler:
             share.is_queued = False
             work = next(iter(share.waiting))
             del share.waiting[work]
-            more, took, handled = self._run(work, SLICE_SECONDS, min(SLICE_MESSAGES, left))
+            more, _, handled = self._run(share, work, SLICE_SECONDS, min(SLICE_MESSAGES, left))
             left -= max(handled, 1)
-            # The share has waited for its debt, or no other share was waiting.
-            share.credit = min(0.0, SLICE_SECONDS - took)
             if more:
                 self._defer(work.share or share, work)
             if share.waiting:

@@ -225,6 +225,56 @@ def test_reads_less_at_once_for_a_second_after_each_key() -> None:
     assert sizes == [READ_AT_MOST, READ_WHILE_TYPING, READ_AT_MOST]
 
 
+def test_gives_busy_shares_one_slice_of_each_turn_while_somebody_types() -> None:
+    clock = Clock()
+    turns = TurnScheduler(clock)
+    log: list[Messages] = []
+    transfers = [Messages(clock, turns.of_user(f"user{n}"), 0, log, SLICE_SECONDS / 4) for n in range(4)]
+    typist = Messages(clock, turns.of_user("joe"), 0, log, SLICE_SECONDS / 10)
+
+    def read_all() -> list[Messages]:
+        """Let one turn pass, in which all sockets are read; return whose messages were handled."""
+        log.clear()
+        turn(clock)
+        for reader in (*transfers, typist):
+            reader.left += 2
+            reader.share.run(reader)
+        return list(log)
+
+    for _ in range(400):
+        assert len(read_all()) == 10, "nobody types: all are served in each turn"
+    turns.note_keystroke()
+    assert set(read_all()) == {typist}
+    seen: set[Messages] = set()
+    for _ in range(20):
+        *bulk, first, second = read_all()
+        assert first is second is typist
+        assert len(set(bulk)) == 1, "one slice of one transfer"
+        seen.add(bulk[0])
+    assert seen == set(transfers)
+    clock.advance(TYPING_SECONDS)
+    finish(clock)
+    assert len(read_all()) == 10
+
+
+def test_serves_share_at_once_that_is_not_busy_any_more() -> None:
+    clock = Clock()
+    turns = TurnScheduler(clock)
+    log: list[Messages] = []
+    reader = Messages(clock, turns.of_user("joe"), 100, log, SLICE_SECONDS)
+    while reader.left:
+        reader.share.run(reader)
+        turn(clock)
+    turns.note_keystroke()
+    reader.left = 1
+    assert reader.share.run(reader), "it has used 50 milliseconds"
+    finish(clock)
+    clock.advance(1)
+    turns.note_keystroke()
+    reader.left = 1
+    assert not reader.share.run(reader)
+
+
 def test_moves_reader_when_share_changes() -> None:
     clock = Clock()
     turns = TurnScheduler(clock)
