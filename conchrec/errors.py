@@ -6,9 +6,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from conchrec.reasons import Reason, ReasonCode
+
+E = TypeVar("E", bound=BaseException)
+
+
+def without_traceback(error: E) -> E:
+    """Remove the tracebacks of ``error`` and of its causes, and return it. For an error that is kept.
+
+    A traceback refers to its frames, these to all that was at work, and that often to the error again.
+    Nothing of it would be freed before a full garbage collection.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 class ConchrecError(Exception):

@@ -47,8 +47,9 @@ each other. The last line are the values that everybody shares."""
 SHARED = frozenset(
     f"conchrec.{name}"
     for name in (
-        *("clock", "disk_space", "errors", "fair_queue", "file_lock", "files", "model", "ownership"),
-        *("provenance", "reasons", "slim_queue", "text", "threads", "token_bucket", "yaml_cursor"),
+        *("clock", "coroutines", "disk_space", "errors", "fair_queue", "file_lock", "files", "model"),
+        *("ownership", "provenance", "reasons", "slim_queue", "text", "threads", "token_bucket"),
+        "yaml_cursor",
     )
 )
 """The modules of the last layer; a new one is a decision."""
@@ -93,7 +94,7 @@ BELONGS = ("conchrec.cli.ca", "conchrec.cli.parsers", "conchrec.cli.recordings")
 """Packages on the layer of the package that they are in."""
 
 PURE = (
-    *sorted(SHARED - {"conchrec.threads"}),
+    *sorted(SHARED - {"conchrec.coroutines", "conchrec.threads"}),
     *("conchrec.config", "conchrec.state", "conchrec.recording.format", "conchrec.recording.terminal"),
     *("conchrec.recording.playback", *SSH_VALUES),
 )

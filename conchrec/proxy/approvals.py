@@ -179,5 +179,6 @@ class Approvals:
 
     @staticmethod
     def _stop_timer(request: ApprovalRequest) -> None:
-        if request.timer is not None and request.timer.active():
-            request.timer.cancel()
+        timer, request.timer = request.timer, None
+        if timer is not None and timer.active():
+            timer.cancel()

@@ -10,7 +10,7 @@ from conchrec.access.policy import Allow
 from conchrec.access.role import Role
 from conchrec.audit import events
 from conchrec.clock import Clock
-from conchrec.errors import ConchrecError
+from conchrec.errors import ConchrecError, without_traceback
 from conchrec.model import Identity, SessionInfo, Target
 from conchrec.provenance import NOTHING_KNOWN, Provenance
 from conchrec.proxy.agents import UserAgents
@@ -215,7 +215,7 @@ class TargetAccess:
 
     def set_denied(self, error: ConchrecError) -> None:
         """Store why the access ends, or does not begin."""
-        self.denied = error
+        self.denied = without_traceback(error)
 
     def record_target_login(self, reached: Provenance) -> None:
         """Store how the proxy has reached the target and logged in there."""

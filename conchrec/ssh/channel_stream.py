@@ -214,7 +214,7 @@ class Stream:
             else:
                 self._send_data(channel, message, data)
                 remains = spent() and bool(queue)
-        if self._pending != before:
+        if self._pending != before and not self._is_closed:
             self._handler.stream_drained(self._pending)
         return remains
 
@@ -286,6 +286,7 @@ class Stream:
         """Handle CHANNEL_OPEN_FAILURE."""
         self._is_closed = True
         self._handler.stream_refused(code, text)
+        del self._handler
 
     def received(self, message: int, body: bytes) -> None:
         """Handle one message of the channel (93 to 100); ``body`` follows the channel number."""
@@ -338,3 +339,5 @@ class Stream:
             self._queue.take()
             self._pending = 0
             self._handler.stream_closed()
+            # It refers to this stream.
+            del self._handler

@@ -245,12 +245,15 @@ class Connection(SSHService):
         replies = self._outgoing_replies.take()
         self._incoming_requests.take()
         for channel in channels.values():
-            if channel.receiver is not None:
-                self._guard(channel.receiver.lost)
+            receiver, channel.receiver = channel.receiver, None
+            if receiver is not None:
+                self._guard(receiver.lost)
         for callback in replies:
             self._guard(lambda callback=callback: callback(False, b""))  # type: ignore[misc]
         self._guard(self._handler.connection_stopped)
-        self.transport = None
+        self.transport = self._exceeded = None
+        # It refers to this connection.
+        del self._handler
 
     @property
     def stopped(self) -> bool:
@@ -412,10 +415,11 @@ class Connection(SSHService):
         r = Reader(payload)
         r.uint32()
         code, text = r.uint32(), r.string()
-        if channel.peer_number is not None or channel.receiver is None:
+        receiver = channel.receiver
+        if channel.peer_number is not None or receiver is None:
             raise RemoteViolation("CHANNEL_OPEN_FAILURE for a channel that is open")
         self.forget(channel)
-        channel.receiver.refused(code, self._refusal_text(text))
+        receiver.refused(code, self._refusal_text(text))
 
     # --- book-keeping
 
@@ -431,6 +435,7 @@ class Connection(SSHService):
         """Remove a channel whose CLOSE was sent in both directions, or that was not opened."""
         if self._channels.get(channel.number) is channel:
             del self._channels[channel.number]
+            channel.receiver = None
 
     def _new_channel(self, kind: bytes) -> Channel:
         """Return a new channel with the next free number."""

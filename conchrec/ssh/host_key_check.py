@@ -14,7 +14,7 @@ from datetime import datetime
 
 from twisted.logger import Logger
 
-from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolation
+from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolation, without_traceback
 from conchrec.model import Target
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import CERTIFICATE, Certificate, decode, fingerprint, key_type_of
@@ -122,7 +122,7 @@ class HostTrust:
                 trust = self._check_certificate(target, certificate, lines, now)
                 return AcceptedHostKey(trust=trust, fingerprint=shown, algorithm=algorithm.decode())
             except CertificateRejected as error:
-                rejected = error
+                rejected = without_traceback(error)
         known = [line for line in lines if not line.marker]
         for line in known:
             if hmac.compare_digest(line.key, plain):

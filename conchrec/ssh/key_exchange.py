@@ -267,6 +267,10 @@ class KeyExchange(ABC):
         if computing is not None:
             computing.cancel()
 
+    def release(self) -> None:
+        """Forget the transport, which has ended."""
+        del self._transport
+
     # --- the state table
 
     def handle_event(self, event: KexEvent, *arguments: object) -> None:

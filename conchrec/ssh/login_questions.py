@@ -51,6 +51,11 @@ class LoginQuestions:
         if answers is not None:
             answers.errback(_abandoned_error())
 
+    def end(self) -> None:
+        """End the login. Nothing can be asked any more."""
+        self.abandon()
+        self._send, self._proceed = lambda challenge: None, lambda: None
+
     def answer(self, payload: bytes) -> None:
         """Handle INFO_RESPONSE (RFC 4256 section 3.4). Raises RemoteViolation."""
         raw = parse_info_response(payload)

@@ -60,7 +60,8 @@ class PacketReader:
     def __init__(
         self, handler: PacketHandler, inbound: InboundPackets, clock: Clock, share: Share | None
     ) -> None:
-        self._handler = handler
+        #: None after the end.
+        self._handler: PacketHandler | None = handler
         self._inbound = inbound
         self._clock = clock
         self._share = share
@@ -99,8 +100,12 @@ class PacketReader:
 
         If messages are left, ``handler.input_ended`` is called after them.
         """
-        self._has_ended = self._is_deferred and not self._handler.is_over and not self._holds
+        self._has_ended = self._is_deferred and not self._is_over and not self._holds
         return not self._has_ended
+
+    def release(self) -> None:
+        """Forget the handler, which has ended."""
+        self._handler = None
 
     def brake(self, reason: str, on: bool) -> None:
         """Do not read from the socket while there is a reason not to. Received bytes are still handled."""
@@ -114,7 +119,7 @@ class PacketReader:
         """
         before = bool(self._holds)
         self._holds = change_reasons(self._holds, reason, on)
-        if before and not self._holds and not self._handler.is_over:
+        if before and not self._holds and not self._is_over:
             self.receive(b"")
 
     # --- SlicedWork
@@ -130,35 +135,40 @@ class PacketReader:
 
     def run_slice(self, spent: Callable[[], bool]) -> bool:
         """Handle messages until ``spent`` returns true after one. Return whether messages are left."""
-        if self._is_reading:
+        handler = self._handler
+        if self._is_reading or handler is None:
             return False
         self._is_reading = True
         try:
-            self._handler.attempt(self._read, spent)
+            handler.attempt(self._read, handler, spent)
         finally:
             self._is_reading = False
-        remains = self._is_deferred and not self._handler.is_over and not self._holds
+        remains = self._is_deferred and not handler.is_over and not self._holds
         self._is_deferred = remains
         self._pace_socket()
         if self._has_ended and not remains:
             self._has_ended = False
-            self._handler.input_ended()
+            handler.input_ended()
         return remains
 
     # --- inside
+
+    @property
+    def _is_over(self) -> bool:
+        return self._handler is None or self._handler.is_over
 
     def _pace_socket(self) -> None:
         """Pause or resume the socket, if that has changed."""
         waits = bool(self._holds) or self._is_deferred
         limit = MAX_HELD if self._early_allowance is None else MAX_HELD_EARLY
         paused = bool(self._brakes) or (waits and len(self._inbound) > limit)
-        if not self._handler.is_over:
+        if not self._is_over:
             self._socket.set("reader", paused)
 
-    def _read(self, spent: Callable[[], bool]) -> None:
+    def _read(self, handler: PacketHandler, spent: Callable[[], bool]) -> None:
         """Handle the packets of one slice."""
         self._is_deferred = False
-        handler, inbound = self._handler, self._inbound
+        inbound = self._inbound
         if not handler.read_identification():
             return
         handled = 0

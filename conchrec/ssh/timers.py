@@ -67,9 +67,10 @@ class PausableTimer:
             self._timer = None
 
     def stop(self) -> None:
-        """Cancel the timer permanently."""
+        """Cancel the timer permanently, and forget ``call``."""
         self.pause()
         self._stopped = True
+        self._call = lambda: None
 
     def _expire(self) -> None:
         self._timer = None

@@ -82,6 +82,10 @@ class ServerTransport(SSHTransport):
         self._service_requests = 0
         self._handshake_time = handshake_time
 
+    def _release(self) -> None:
+        super()._release()
+        self._userauth = self._login = None
+
     def setService(self, service: SSHService) -> None:
         """Stop the current service and start another. After the login the peer may send larger packets."""
         super().setService(service)
@@ -186,6 +190,10 @@ class ClientTransport(SSHTransport):
             host_key_algorithms=host_key_algorithms,
         )
         self._requested_service: SSHService | None = None
+
+    def _release(self) -> None:
+        super()._release()
+        self._requested_service = None
 
     def start(self, identification: bytes) -> None:
         """Send our identification string and start the key exchange."""

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.clock import Clock
-from conchrec.errors import ConchrecError, RemoteViolation
+from conchrec.errors import ConchrecError, RemoteViolation, without_traceback
 from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.ssh import numbers as a
 from conchrec.ssh.agent_messages import SessionBinding
@@ -61,6 +61,7 @@ class SSHTransport(Protocol):
 
     def __init__(self, *, identification: bytes | None, clock: Clock, share: Share | None) -> None:
         self._identifications = Identifications(identification)
+        self._clock = clock
         self._timers = Timers(clock)
         #: The packets of both directions. ``kex`` gives them their keys.
         self.inbound = InboundPackets()
@@ -141,7 +142,7 @@ class SSHTransport(Protocol):
     def give_up(self, error: ConchrecError) -> None:
         """Drop the connection to a peer that no longer answers; ``error`` becomes ``ConnectionEnd.error``."""
         if not self.is_over:
-            self._end = replace(self._end, error=error)
+            self._end = replace(self._end, error=without_traceback(error))
             self.abort()
 
     def on_identification(self, callback: Callable[[bytes], None]) -> None:
@@ -227,6 +228,14 @@ class SSHTransport(Protocol):
         if service is not None:
             self._guard(service.serviceStopped)
         self._waiters.end(lost)
+        # Later, because the parts may be at work now.
+        self._clock.callLater(0, self._release)
+
+    def _release(self) -> None:
+        """Let the parts forget this object: they would keep each other until a full garbage collection."""
+        self.kex.release()
+        self._reader.release()
+        self._backpressure.on_drained = lambda: None
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:
         """Send DISCONNECT (RFC 4253 section 11.1) and close the connection. Has an effect once."""
@@ -268,7 +277,7 @@ class SSHTransport(Protocol):
         """End the connection because of an error. The peer gets its public text."""
         if self.is_over:
             return
-        self._end = replace(self._end, error=error)
+        self._end = replace(self._end, error=without_traceback(error))
         text = error.public if isinstance(error, ConchrecError) else INTERNAL_ERROR
         self.sendDisconnect(reason, text.encode("utf-8", "replace"))
 

@@ -16,6 +16,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from conchrec.coroutines import run_coroutine
 from conchrec.errors import RemoteViolation, UpstreamError
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import userauth as u
@@ -110,7 +111,7 @@ class UserAuthClient(SSHService):
     def serviceStarted(self) -> None:
         """Start the login. Called by the transport."""
         self._exchange.transport = self.transport
-        Deferred.fromCoroutine(self._log_in()).addCallbacks(self._finish, self._fail)
+        run_coroutine(self._log_in()).addCallbacks(self._finish, self._fail)
 
     def serviceStopped(self) -> None:
         """Handle the end of the connection, or the start of the next service. Called by the transport."""

@@ -128,6 +128,7 @@ class UserAuthServer(SSHService):
         self._waiting.take()
         self._attempts.end()
         self._abandon()
+        self._questions.end()
 
     def _abandon(self) -> None:
         """Cancel the current attempt; its result is ignored."""

@@ -8,6 +8,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.conch.ssh.service import SSHService
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 
 from fuzz.channels import wire as w
 from fuzz.limits import Broken
@@ -163,6 +165,12 @@ class Tunnel:
             self.closed = True
         elif number == w.OPEN_FAILURE:
             raise Broken(f"the proxy refused the tunnel: {payload!r}")
+
+    def cut(self) -> None:
+        """The connection that carries the channel is lost."""
+        protocol, self.protocol = self.protocol, None
+        if protocol is not None:
+            protocol.connectionLost(Failure(ConnectionDone()))
 
     def write(self, data: bytes) -> None:
         """Write bytes (ITransport)."""

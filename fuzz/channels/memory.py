@@ -114,7 +114,9 @@ class Line:
         self.closed = True
         for end in (self.near, self.far):
             end.disconnected = True
-            end.protocol.connectionLost(Failure(ConnectionDone()))
+            # As Twisted does it: the socket forgets the protocol.
+            protocol, end.protocol, end.producer = end.protocol, None, None
+            protocol.connectionLost(Failure(ConnectionDone()))
 
 
 @implementer(IListeningPort)

@@ -155,6 +155,8 @@ class Stack:
     def enter(self, host: str, port: int) -> None:
         """Ask for the target, as ``ssh -J`` does."""
         assert self.outer is not None
+        if self.tunnel is not None:
+            self.tunnel.cut()
         tunnel = self.tunnel = Tunnel(self.outer)
         tunnel.protocol = self.make_client("inner", b"SSH-2.0-OpenSSH_inner")
         tunnel.open(host, port)
@@ -213,8 +215,10 @@ class Stack:
         """The user is gone."""
         for line in self.reactor.lines:
             line.cut()
+        if self.tunnel is not None:
+            self.tunnel.cut()
         self.settle()
-        self.client = self.server = None
+        self.client = self.server = self.transports = None
 
     # --- time
 

@@ -182,9 +182,10 @@ class Pair:
                 return
 
     def cut(self) -> None:
-        """The connection is gone."""
+        """The connection is gone, and the turn is over."""
         for end in (self.client, self.server):
             end.connectionLost(Failure(ConnectionDone()))
+        self.clock.advance(0)
 
     def secure(self) -> Pair:
         """Through the key exchange, and with a service at both ends."""

@@ -16,9 +16,8 @@ from typing import Protocol as Shape
 
 from twisted.internet import error as neterror
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IReactorTCP
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.python.failure import Failure
 
 from conchrec.clock import Clock
@@ -217,13 +216,15 @@ class Dialer:
                 "Is the host up?",
                 code=ReasonCode.CONNECT_TIMEOUT,
             )
-        family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        endpoint = family(self._reactor, address, target.port, timeout=remaining)
         transport, check = make(target)
         try:
-            await endpoint.connect(_once(transport))
-        except neterror.ConnectError as error:
-            raise _unreachable(target, address, error) from error
+            await self._connect_tcp(transport, address, target.port, remaining)
+        except BaseException as error:
+            # It will not be connected: this releases its parts.
+            transport.connectionLost()
+            if isinstance(error, neterror.ConnectError):
+                raise _unreachable(target, address, error) from error
+            raise
         link = Link(transport=transport, check=check, slot=slot, identification=b"", address=address)
         try:
             link.identification = await self.within(
@@ -248,15 +249,20 @@ class Dialer:
         """
         problem = Unreachable(f"cannot reach {target}: it has no address", code=ReasonCode.HOST_NOT_FOUND)
         for address in addresses:
-            family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-            endpoint = family(self._reactor, address, target.port, timeout=self._timeout)
             try:
-                await endpoint.connect(_once(protocol))
+                await self._connect_tcp(protocol, address, target.port, self._timeout)
             except neterror.ConnectError as error:
                 problem = _unreachable(target, address, error)
             else:
                 return address
         raise problem
+
+    def _connect_tcp(self, protocol: Protocol, address: str, port: int, seconds: float) -> Deferred[None]:
+        """Connect ``protocol`` by TCP. Fails with a ConnectError of Twisted."""
+        factory = _OneConnection(protocol, self._clock)
+        connect: Any = self._reactor.connectTCP
+        connect(address, port, factory, timeout=seconds)
+        return factory.done
 
     # --- time
 
@@ -290,21 +296,50 @@ class Dialer:
                 call.cancel()
 
 
-class _Once(Factory):
-    """Returns one protocol for one connection, without Twisted's log lines."""
+class _OneConnection(ClientFactory[Protocol]):
+    """Makes one connection, without Twisted's log lines. ``done`` fires when ``protocol`` is connected.
+
+    Twisted's endpoints do the same, but their objects, the socket and the protocol refer to each other, also
+    after the end of the connection.
+    """
 
     noisy = False
 
-    def __init__(self, protocol: Protocol) -> None:
-        self._protocol = protocol
+    def __init__(self, protocol: Protocol, clock: Clock) -> None:
+        self._protocol: Protocol | None = protocol
+        self._clock = clock
+        self._connector: Any = None
+        self._is_cancelled = False
+        self.done: Deferred[None] = Deferred(lambda _: self._cancel())
 
-    def buildProtocol(self, addr: object) -> Protocol:
-        return self._protocol
+    def startedConnecting(self, connector: Any) -> None:
+        self._connector = connector
 
+    def buildProtocol(self, addr: object) -> Protocol | None:
+        protocol, self._protocol = self._protocol, None
+        # Twisted connects the protocol directly after this call.
+        self._clock.callLater(0, self._connected)
+        return protocol
 
-def _once(protocol: Protocol) -> Any:
-    """The factory as Any: IProtocolFactory is an interface of zope, which mypy does not know."""
-    return _Once(protocol)
+    def _connected(self) -> None:
+        self._connector = None
+        if not self._is_cancelled:
+            self.done.callback(None)
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self._connector = None
+        if not self._is_cancelled:
+            self.done.errback(reason)
+
+    def clientConnectionLost(self, connector: Any, reason: Failure) -> None:
+        # The connector and the socket refer to each other.
+        connector.transport = None
+
+    def _cancel(self) -> None:
+        connector, self._connector = self._connector, None
+        self._is_cancelled = True
+        if connector is not None:
+            connector.disconnect()
 
 
 def identification_of(transport: ClientTransport) -> Deferred[bytes]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
+from conchrec.coroutines import run_coroutine
 from conchrec.proxy.dial.handshake_gate import Gate
 from conchrec.threads import InThread
 
@@ -30,7 +31,7 @@ class Lookups:
 
         If it is cancelled, it leaves the queue; a thread that already works keeps its slot until it is done.
         """
-        return Deferred.fromCoroutine(self._look_up(user, host))
+        return run_coroutine(self._look_up(user, host))
 
     async def _look_up(self, user: str, host: str) -> tuple[str, ...]:
         slot = await self._gate.enter(user)

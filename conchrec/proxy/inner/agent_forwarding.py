@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.audit import events
+from conchrec.coroutines import run_coroutine
 from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import INTERNAL_ERROR, ReasonCode
@@ -74,7 +74,7 @@ class ForwardedAgent:
 
     def begin(self) -> None:
         """Open and bind the user's agent, and accept the channel; refuse it if that fails."""
-        Deferred.fromCoroutine(self._begin()).addErrback(self._refused)
+        run_coroutine(self._begin()).addErrback(self._refused)
 
     async def _begin(self) -> None:
         if self._binding is None:

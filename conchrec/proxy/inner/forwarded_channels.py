@@ -144,6 +144,8 @@ class ForwardedChannel(ABC):
             self._context.emit(kind.event(self._access.who()))
         if self._is_open:
             self._context.emit(self.event("close"))
+        # Later, because it may be at work now. It refers to this object.
+        self._services.clock.callLater(0, self.relay.release)
 
 
 class PortForward(ForwardedChannel):

@@ -18,6 +18,7 @@ from conchrec.access.credentials import fingerprint
 from conchrec.access.options import Mfa, SessionOptions
 from conchrec.audit import events
 from conchrec.config.model import InnerAuth
+from conchrec.coroutines import run_coroutine
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy import refusals
@@ -65,6 +66,7 @@ class InnerLogin:
     def __init__(
         self,
         access: TargetAccess,
+        upstream: Upstream,
         begin: Callable[[], None],
         *,
         say: Say,
@@ -75,7 +77,7 @@ class InnerLogin:
         self._begin = begin
         self._say = say
         self._algorithms = algorithms
-        self.upstream: Upstream | None = None
+        self._upstream = upstream
         self._has_begun = False
         #: The user has proved a key (or needs none); steps or the target's questions remain.
         self._has_questions = False
@@ -122,11 +124,11 @@ class InnerLogin:
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
         """Ask the questions of the steps, and then those of the target."""
-        return Deferred.fromCoroutine(self._ask_questions(ask))
+        return run_coroutine(self._ask_questions(ask))
 
     async def _ask_questions(self, ask: Ask) -> Identity:
-        access, upstream = self._access, self.upstream
-        if not self._has_questions or upstream is None:
+        access, upstream = self._access, self._upstream
+        if not self._has_questions:
             raise AccessDenied(
                 "Permission denied",
                 "the client requested keyboard-interactive before it proved a key",
@@ -222,21 +224,20 @@ class InnerLogin:
             )
         )
         result: Deferred[Identity] = Deferred()
-        if access.denied is not None or self.upstream is None:
+        if access.denied is not None:
             result.callback(access.identity)
         elif step is not None:
             self._say(f"conchrec: {step.why}")
             self._continue_with_questions(method, result)
         else:
             self._dial()
-            self.upstream.when_settled().addCallback(lambda _: self._settle(method, result))
+            self._upstream.when_settled().addCallback(lambda _: self._settle(method, result))
         return result
 
     def _settle(self, method: str, result: Deferred[Identity]) -> None:
         if result.called:
             return
-        assert self.upstream is not None
-        if self.upstream.questions.open is None:
+        if self._upstream.questions.open is None:
             result.callback(self._access.identity)
         else:
             self._continue_with_questions(method, result)

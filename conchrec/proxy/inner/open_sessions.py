@@ -44,9 +44,7 @@ class OpenSessions:
         self._wait_for_agent = wait_for_agent
         self._on_session_end = on_session_end
         self._sessions: set[Session] = set()
-        self._limits = SessionLimits(
-            access, upstream, open_count=lambda: len(self._sessions), begin=self._begin, is_over=is_over
-        )
+        self._limits = SessionLimits(access, upstream, is_over=is_over)
 
     @property
     def count(self) -> int:
@@ -55,7 +53,7 @@ class OpenSessions:
 
     def admit(self, opening: IncomingOpen) -> None:
         """Begin the session of ``opening`` now or later, or refuse it."""
-        self._limits.admit(opening)
+        self._limits.admit(opening, len(self._sessions), self._begin)
 
     def refuse_more(self) -> None:
         """Refuse all further sessions (``no-more-sessions@openssh.com``)."""

@@ -85,36 +85,20 @@ class TargetServer:
             on_lost=self._upstream_lost,
         )
         self._forwards = Forwards(access, self.upstream)
-        login = InnerLogin(
-            access,
-            self._begin,
-            say=self._show_banner,
-            algorithms=lambda: self._transport.agreed_names,
-        )
-        login.upstream = self.upstream
-        userauth = UserAuthServer(
-            login,
-            connection=self._logged_in,
-            clock=services.clock,
-            login_time=config.limits.login_time,
-            tries=config.limits.tries,
-            host_key=lambda: self._transport.host_key_blob,
-            on_refused=login.refused,
-        )
         self._transport = ServerTransport(
             identification=mirrored_identification(identification),
             host_keys=services.authority.inner_host_keys(requested.host, requested.port),
             algorithms=self._context.settings.algorithms,
             powers=services.kex_helper.powers_of_peer(lambda: f"user {access.identity.user}"),
-            userauth=lambda: userauth,
+            userauth=self._new_login,
             clock=services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
             rekey_bytes=config.limits.rekey_bytes,
             rekey_time=config.limits.rekey_time,
             share=services.turns.of_user(access.identity.user),
         )
-        #: The inner login; None after it.
-        self._userauth: UserAuthServer | None = userauth
+        #: The inner login; None before and after it.
+        self._userauth: UserAuthServer | None = None
         self._sessions = OpenSessions(
             access,
             self.upstream,
@@ -201,6 +185,26 @@ class TargetServer:
             self._disconnect(reason)
 
     # --- the inner login
+
+    def _new_login(self) -> UserAuthServer:
+        access, limits = self._access, self._context.settings.config.limits
+        login = InnerLogin(
+            access,
+            self.upstream,
+            self._begin,
+            say=self._show_banner,
+            algorithms=lambda: self._transport.agreed_names,
+        )
+        self._userauth = userauth = UserAuthServer(
+            login,
+            connection=self._logged_in,
+            clock=access.services.clock,
+            login_time=limits.login_time,
+            tries=limits.tries,
+            host_key=lambda: self._transport.host_key_blob,
+            on_refused=login.refused,
+        )
+        return userauth
 
     def _begin(self) -> None:
         version = self._transport.peer_identification or b"SSH-2.0-conchrec"
@@ -326,6 +330,13 @@ class TargetServer:
         if self._disconnect_timer is not None and self._disconnect_timer.active():
             self._disconnect_timer.cancel()
         self._on_end()
+        # Later, because the parts may be at work now.
+        self._access.services.clock.callLater(0, self._release)
+
+    def _release(self) -> None:
+        """Drop the parts that refer to this object: they would keep it until a full garbage collection."""
+        self._userauth = self._disconnect_timer = None
+        del self.upstream, self._forwards, self._sessions, self._limits, self._on_end
 
     def _end(self) -> None:
         if self._has_ended:

@@ -345,6 +345,13 @@ class Session:
         elif self._report.kind:
             self._emit_end(None)
         self._on_end(self)
+        # Later, because the parts may be at work now.
+        self._clock.callLater(0, self._release)
+
+    def _release(self) -> None:
+        """Drop the parts that refer to this object: they would keep it until a full garbage collection."""
+        self._relay.release()
+        del self.recording, self._requests, self._files
 
     def _emit_end(self, closed: ClosedRecording | None) -> None:
         now = self._clock.seconds()

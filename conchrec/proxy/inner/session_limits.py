@@ -22,13 +22,12 @@ NO_MORE_SESSIONS = b"no-more-sessions@openssh.com"
 class SessionLimits:
     """Refuses, delays or begins the sessions that the user opens on one inner connection.
 
-    ``open_count`` returns how many sessions are open, and ``begin`` begins one. ``is_over`` is asked when the
-    delay of a session has ended.
+    ``is_over`` is asked when the delay of a session has ended.
     """
 
     __slots__ = (
-        "_access", "_begin", "_context", "_has_no_more", "_is_over", "_may_forward", "_open_count",
-        "_services", "_upstream", "delayed_count",
+        "_access", "_context", "_has_no_more", "_is_over", "_may_forward", "_services", "_upstream",
+        "delayed_count",
     )  # fmt: skip
 
     def __init__(
@@ -36,31 +35,30 @@ class SessionLimits:
         access: TargetAccess,
         upstream: Upstream,
         *,
-        open_count: Callable[[], int],
-        begin: Callable[[IncomingOpen], None],
         is_over: Callable[[], bool],
     ) -> None:
         self._access = access
         self._context = access.context
         self._services = access.services
         self._upstream = upstream
-        self._open_count = open_count
-        self._begin = begin
         self._is_over = is_over
         #: How many sessions are delayed.
         self.delayed_count = 0
         self._has_no_more = False
         self._may_forward = False
 
-    def admit(self, opening: IncomingOpen) -> None:
-        """Begin the session of ``opening`` now or later, or refuse it."""
+    def admit(self, opening: IncomingOpen, open_count: int, begin: Callable[[IncomingOpen], None]) -> None:
+        """Let ``begin`` begin the session of ``opening`` now or later, or refuse it.
+
+        ``open_count`` is the number of open sessions.
+        """
         access, user = self._access, self._access.identity.user
         reason = self._reason_to_refuse()
         if reason is not None:
             code, text = reason
             opening.refuse(code, refusals.reason_line(text))
             return
-        error = self._exceeded_limit()
+        error = self._exceeded_limit(open_count)
         delay = None if error is not None else self._services.session_rate.delay(user)
         if delay is None:
             error = error or AccessDenied(
@@ -74,9 +72,9 @@ class SessionLimits:
             self._context.session_delayed(user, access.who(), delay)
             self._context.registry.add_session(user)
             self.delayed_count += 1
-            self._services.clock.callLater(delay, self._begin_delayed, opening)
+            self._services.clock.callLater(delay, self._begin_delayed, opening, begin)
         else:
-            self._begin(opening)
+            begin(opening)
 
     def stop(self) -> None:
         """Refuse all further sessions, because the client sent no-more-sessions@openssh.com."""
@@ -97,10 +95,10 @@ class SessionLimits:
             return m.RESOURCE_SHORTAGE, refusals.PROXY_STOPPING
         return None
 
-    def _exceeded_limit(self) -> AccessDenied | None:
+    def _exceeded_limit(self, open_count: int) -> AccessDenied | None:
         access, user = self._access, self._access.identity.user
         limit = access.options.max_sessions if access.options is not None else None
-        if limit is not None and self._open_count() + self.delayed_count >= limit:
+        if limit is not None and open_count + self.delayed_count >= limit:
             text = (
                 f"too many sessions: {user} has {limit} open in this connection, which is the limit "
                 "(max_sessions). Close one, then try again"
@@ -116,13 +114,13 @@ class SessionLimits:
             )
         return None
 
-    def _begin_delayed(self, opening: IncomingOpen) -> None:
+    def _begin_delayed(self, opening: IncomingOpen, begin: Callable[[IncomingOpen], None]) -> None:
         self.delayed_count -= 1
         self._context.registry.remove_session(self._access.identity.user)
         if self._is_over():
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.reason_line(refusals.CONNECTION_ENDING))
         else:
-            self._begin(opening)
+            begin(opening)
 
     def _forward_no_more(self) -> None:
         """Forward no-more-sessions once, after the first session: ``ssh -N`` sends it before there is one."""

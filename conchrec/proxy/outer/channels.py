@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
+from conchrec.coroutines import run_coroutine
 from conchrec.proxy import refusals
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.outer.internal_error import as_error
@@ -96,7 +97,7 @@ class OuterChannels:
     def _open_direct(self, opening: IncomingOpen) -> None:
         """Open a channel of ``ssh -J``: confirmed when the target has sent its identification string."""
         forward = m.Forwarded.parse(opening.request.extra)
-        Deferred.fromCoroutine(self._connect(opening, forward)).addErrback(self._not_connected, opening)
+        run_coroutine(self._connect(opening, forward)).addErrback(self._not_connected, opening)
 
     async def _connect(self, opening: IncomingOpen, forward: m.Forwarded) -> None:
         target = await self.targets.connect_to(parse_target(forward.host, str(forward.port)))

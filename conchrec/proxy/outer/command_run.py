@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from conchrec.access.options import VisibleRecordings
+from conchrec.coroutines import run_coroutine
 from conchrec.errors import AccessDenied
 from conchrec.proxy import refusals
 from conchrec.proxy.commands import command_table
@@ -70,7 +71,7 @@ class CommandRun:
         self._count()
         self._sees = viewable_recordings(self._request)
         self._update_until()
-        running = Deferred.fromCoroutine(command_table.run_command(self._request, text))
+        running = run_coroutine(command_table.run_command(self._request, text))
         running.addBoth(self._uncount)
         self._running = running.addCallbacks(self._on_answer, self._failed)
 

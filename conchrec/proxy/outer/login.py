@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from conchrec.access.credentials import Locked, fingerprint
 from conchrec.access.options import Mfa
 from conchrec.audit import events
+from conchrec.coroutines import run_coroutine
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy.context import ProxyContext
@@ -37,8 +38,7 @@ from conchrec.text import one_line
 class OuterLogin:
     """The Authenticator of the outer connection. It stores whom the login has proved in ``user``.
 
-    ``say`` shows a banner, ``transport`` returns the transport of the connection. Nothing refers to it after
-    the login.
+    ``say`` shows a banner, ``transport`` is that of the connection. Nothing refers to it after the login.
     """
 
     __slots__ = ("_context", "_first", "_say", "_shown", "_transport", "_user")
@@ -49,7 +49,7 @@ class OuterLogin:
         user: OuterUser,
         *,
         say: Callable[[str], None],
-        transport: Callable[[], ServerTransport],
+        transport: ServerTransport,
     ) -> None:
         self._context = context
         self._user = user
@@ -130,8 +130,8 @@ class OuterLogin:
                 )
             )
         if self._first is not None:
-            return Deferred.fromCoroutine(self._second_step(self._first, passwords, ask))
-        return Deferred.fromCoroutine(self._by_password(user, passwords, ask))
+            return run_coroutine(self._second_step(self._first, passwords, ask))
+        return run_coroutine(self._by_password(user, passwords, ask))
 
     async def _by_password(self, user: str, passwords: PasswordLogin, ask: Ask) -> Identity:
         try:
@@ -161,7 +161,7 @@ class OuterLogin:
 
     def _accept(self, identity: Identity) -> Identity:
         """Store and audit the user of a login that has succeeded."""
-        user, transport = self._user, self._transport()
+        user, transport = self._user, self._transport
         user.set_identity(identity)
         if identity.second_factor:
             user.proofs.give()

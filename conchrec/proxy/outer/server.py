@@ -50,7 +50,7 @@ class OuterConnection:
 
     __slots__ = (
         "_began", "_channels", "_context", "_disconnect_timer", "_is_ending", "_keepalive", "_limits",
-        "_user", "_validity", "transport",
+        "_user", "_userauth", "_validity", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -63,29 +63,15 @@ class OuterConnection:
         self._context = context
         self._limits = limits
         self._began = services.clock.seconds()
-        self._user = user = OuterUser(addr, local=lambda: _local_address(self.transport))
-        login = OuterLogin(
-            context,
-            user,
-            say=lambda text: userauth.send_banner(text),
-            transport=lambda: self.transport,
-        )
-        userauth = UserAuthServer(
-            login,
-            connection=self._logged_in,
-            clock=services.clock,
-            login_time=config.limits.login_time,
-            tries=config.limits.tries,
-            banner=config.notice,
-            host_key=lambda: self.transport.host_key_blob,
-            on_refused=login.refused,
-        )
+        self._user = user = OuterUser(addr)
+        #: The login; None before and after it.
+        self._userauth: UserAuthServer | None = None
         self.transport = ServerTransport(
             identification=b"SSH-2.0-conchrec_" + __version__.encode(),
             host_keys=services.authority.outer_host_keys(services.outer_names),
             algorithms=context.settings.algorithms,
-            powers=services.kex_helper.powers_of_peer(self._helper_peer),
-            userauth=lambda: userauth,
+            powers=services.kex_helper.powers_of_peer(partial(_helper_peer, user)),
+            userauth=self._new_login,
             clock=services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
             rekey_bytes=config.limits.rekey_bytes,
@@ -100,12 +86,6 @@ class OuterConnection:
         self._disconnect_timer: DelayedCall | None = None
         limits.add(user.source, self)
         self.transport.when_lost().addCallback(self._lost)
-
-    def _helper_peer(self) -> str:
-        """Return the peer for the queue of the helper: the address, after the login the user."""
-        if self._user.has_logged_in:
-            return f"user {self.identity.user}"
-        return f"address {counted_as(self._user.source)}"
 
     # --- LiveConnection
 
@@ -161,8 +141,28 @@ class OuterConnection:
 
     # --- the login, and the end
 
+    def _new_login(self) -> UserAuthServer:
+        config = self._context.settings.config
+        login = OuterLogin(self._context, self._user, say=self._show_banner, transport=self.transport)
+        self._userauth = userauth = UserAuthServer(
+            login,
+            connection=self._logged_in,
+            clock=self._context.services.clock,
+            login_time=config.limits.login_time,
+            tries=config.limits.tries,
+            banner=config.notice,
+            host_key=lambda: self.transport.host_key_blob,
+            on_refused=login.refused,
+        )
+        return userauth
+
+    def _show_banner(self, text: str) -> None:
+        if self._userauth is not None:
+            self._userauth.send_banner(text)
+
     def _logged_in(self, identity: Identity) -> Connection:
         self._limits.logged_in(self._user.source, self)
+        self._user.local = _local_address(self.transport)
         self.transport.charge_to(self._context.services.turns.of_user(identity.user))
         return Connection(
             self,
@@ -183,11 +183,19 @@ class OuterConnection:
             self._context.emit(
                 events.ClientDisconnect(**self._user.who(), reason=lost.describe(), duration=duration)
             )
+        # Later, because the parts may be at work now.
+        self._context.services.clock.callLater(0, self._release)
+
+    def _release(self) -> None:
+        """Drop the parts that refer to this object: they would keep it until a full garbage collection."""
+        self._userauth = self._keepalive = self._disconnect_timer = None
+        del self._channels, self._validity
 
     # --- ConnectionHandler
 
     def connection_started(self, connection: Connection) -> None:
         """Begin to watch the connection: keepalives, the end of the certificate, the socket's pressure."""
+        self._userauth = None
         self._user.agent.connection = connection
         limits = self._context.settings.config.limits
         self._keepalive = Keepalive(
@@ -225,6 +233,13 @@ class OuterConnection:
         self._validity.stop()
         if self._disconnect_timer is not None and self._disconnect_timer.active():
             self._disconnect_timer.cancel()
+
+
+def _helper_peer(user: OuterUser) -> str:
+    """Return the peer for the queue of the helper: the address, after the login the user."""
+    if user.has_logged_in:
+        return f"user {user.identity.user}"
+    return f"address {counted_as(user.source)}"
 
 
 def _local_address(transport: ServerTransport) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
 from conchrec.audit import events
+from conchrec.coroutines import run_coroutine
 from conchrec.errors import AccessDenied
 from conchrec.proxy import refusals
 from conchrec.proxy.commands.command_request import CommandRequest, Stdin
@@ -96,6 +97,8 @@ class OuterSession:
             self._tunnel.stream_closed()
         self._on_end(self)
         self.cancel()
+        # It refers to this session.
+        self._command = None
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
         """Handle a channel request, and return whether it succeeds."""
@@ -156,7 +159,7 @@ class OuterSession:
     def _start_tunnel(self, name: bytes) -> None:
         tunnel = self._tunnel = self._targets.new_tunnel()
         tunnel.attach(self._stream)
-        Deferred.fromCoroutine(self._connect(name, tunnel)).addErrback(self._not_connected)
+        run_coroutine(self._connect(name, tunnel)).addErrback(self._not_connected)
 
     async def _connect(self, name: bytes, tunnel: Tunnel) -> None:
         cluster = self._context.settings.config.cluster_name

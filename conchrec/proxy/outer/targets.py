@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from conchrec.access import policy
 from conchrec.config.target_rules import given_address, located, other_ports
+from conchrec.coroutines import run_coroutine
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.model import Identity, Target
 from conchrec.proxy import refusals
@@ -118,6 +119,7 @@ class TargetConnections:
             pending.cancel()
         for tunnel in tuple(self._tunnels):
             tunnel.stream_closed()
+        self._on_passthrough_end = lambda reason: None
 
     # --- backpressure
 
@@ -148,7 +150,7 @@ class TargetConnections:
 
         Fails with AccessDenied or UpstreamError, audited; is cancelled when the outer connection ends.
         """
-        pending = Deferred.fromCoroutine(self._connect_to(target))
+        pending = run_coroutine(self._connect_to(target))
 
         def settled(result: ConnectedTarget | Failure) -> ConnectedTarget | Failure:
             self._pending.discard(pending)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 
 from twisted.internet.interfaces import IAddress
 
@@ -14,14 +13,11 @@ from conchrec.proxy.target_access import OneTimeProof, Origin
 
 
 class OuterUser:
-    """The facts about a user that the channels of one outer connection share.
+    """The facts about a user that the channels of one outer connection share."""
 
-    ``local`` returns the proxy's address and port that the user connected to.
-    """
+    __slots__ = ("_identity", "address", "agent", "cid", "local", "peer", "proofs", "source")
 
-    __slots__ = ("_identity", "_local", "address", "agent", "cid", "peer", "proofs", "source")
-
-    def __init__(self, peer: IAddress | None, *, local: Callable[[], str]) -> None:
+    def __init__(self, peer: IAddress | None) -> None:
         self.peer = peer
         #: The user's address without a port, and with it.
         self.source = str(getattr(peer, "host", "")) or "unknown"
@@ -32,7 +28,8 @@ class OuterUser:
         self.agent = AgentSource("outer")
         #: The second factor of the login, if nothing has used it.
         self.proofs = OneTimeProof()
-        self._local = local
+        #: The proxy's address and port that the user connected to; empty before the login.
+        self.local = ""
         self._identity: Identity | None = None
 
     @property
@@ -56,7 +53,7 @@ class OuterUser:
             cid=self.cid,
             source=self.source,
             address=self.address,
-            local=self._local(),
+            local=self.local,
             agents=UserAgents(outer=self.agent),
             proofs=self.proofs,
         )

@@ -82,6 +82,10 @@ class ChannelEnd:
             held_bytes=held_bytes,
         )
 
+    def release(self) -> None:
+        """Drop the parts, which refer to this object."""
+        del self.replies, self.incoming
+
     def expect_reply(self, request: m.ChannelRequest) -> None:
         """Note a request that this end has to answer. Raises RemoteViolation if there are too many."""
         if len(self.unanswered) >= UNANSWERED_MOST:

@@ -108,6 +108,12 @@ class MessageFlow:
                 if message in DATA_HEADER or message == m.CHANNEL_REQUEST:
                     self._observer.dropped(message, body, NOT_FORWARDED, from_near=lane is self.to_far)
 
+    def release(self) -> None:
+        """Drop the ends and the lanes, which refer to this object."""
+        self.near.release()
+        self.far.release()
+        del self.near, self.far, self.to_near, self.to_far, self._observer
+
     def receive(self, sender: ChannelEnd, message: int, body: bytes) -> None:
         """Parse a message of one end, and let its direction admit it."""
         direction = sender.incoming

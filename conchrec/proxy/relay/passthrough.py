@@ -51,11 +51,16 @@ class Passthrough:
     async def connect(self) -> None:
         """Connect to the target by TCP. Raises Unreachable, or SpoolFull if the audit's disk is full."""
         access = self.access
-        if access.is_strict:
-            self._services.disks.check()
-        self._address = await self._services.dialer.splice(
-            access.target, access.destination.addresses, self._target
-        )
+        try:
+            if access.is_strict:
+                self._services.disks.check()
+            self._address = await self._services.dialer.splice(
+                access.target, access.destination.addresses, self._target
+            )
+        except BaseException:
+            self._target.release()
+            self._release()
+            raise
 
     def start(self, tunnel: Tunnel, on_end: Callable[[], None], show: Callable[[str], None]) -> None:
         """Forward bytes between ``tunnel`` and the target.
@@ -178,6 +183,12 @@ class Passthrough:
                 reason=reason,
             )
         )
+        # Later, because the parts may be at work now.
+        self._services.clock.callLater(0, self._release)
+
+    def _release(self) -> None:
+        """Drop what refers to this object, and would keep it until a full garbage collection."""
+        del self._limits, self._on_end, self._show
 
 
 class _TargetSocket(Protocol):
@@ -208,6 +219,11 @@ class _TargetSocket(Protocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
         self._is_lost = True
         self._owner.end(Reason(ReasonCode.TARGET_CLOSED, "the target closed the connection"))
+        self.release()
+
+    def release(self) -> None:
+        """Forget the owner, which refers to this object: it gets nothing from the target any more."""
+        del self._owner
 
     def send(self, data: bytes) -> None:
         """Send bytes to the target."""

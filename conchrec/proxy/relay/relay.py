@@ -23,7 +23,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from conchrec.errors import ConchrecError, LocalViolation, RemoteViolation
+from conchrec.errors import ConchrecError, LocalViolation, RemoteViolation, without_traceback
 from conchrec.proxy.held_bytes import ChannelHeldBytes, UserHeldBytes
 from conchrec.proxy.relay.channel_end import FarReceiver
 from conchrec.proxy.relay.message_flow import EARLY_MAX_PACKET, MessageFlow
@@ -34,7 +34,7 @@ from conchrec.reasons import INTERNAL_ERROR
 from conchrec.recording.format.manifest import Control
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
-from conchrec.ssh.connection import Connection, IncomingOpen
+from conchrec.ssh.connection import Channel, Connection, IncomingOpen
 from conchrec.text import one_line
 
 _log = Logger()
@@ -48,6 +48,7 @@ class Relay:
 
     __slots__ = (
         "_early",
+        "_far",
         "_finished",
         "_flow",
         "_gate",
@@ -67,6 +68,8 @@ class Relay:
         self._early = False
         self._is_requested = False
         self._finished = False
+        #: The channel of the far end; None before it is requested.
+        self._far: Channel | None = None
         #: None without ``proxy-sync``.
         self._gate: SyncGate | None = None
         self._flow = MessageFlow(opening, observer, self._held_bytes, self._finish_if_closed)
@@ -84,6 +87,13 @@ class Relay:
     def control(self, *, from_near: bool) -> Control | None:
         """Return the sum of the forwarded messages that are not data; None without any."""
         return (self._flow.far if from_near else self._flow.near).control.value()
+
+    def release(self) -> None:
+        """Drop the parts, which refer to each other; the observer calls it in the turn after the end."""
+        if self._gate is not None:
+            self._gate.release()
+        self._flow.release()
+        del self._flow, self._gate, self._observer
 
     # --- opening
 
@@ -110,10 +120,10 @@ class Relay:
                 sync,
                 (self._flow.to_far, self._flow.to_near),
                 failed=lambda error: self._fail(error),
-                is_over=lambda: self._flow.is_stopped,
+                is_over=lambda: self._finished or self._flow.is_stopped,
             )
         self._flow.far.incoming.granted = request.window
-        self._flow.far.channel = far.open(
+        self._far = self._flow.far.channel = far.open(
             request.kind,
             FarReceiver(
                 opened=self._far_opened,
@@ -127,11 +137,11 @@ class Relay:
         )
 
     def _far_opened(self, window: int, max_packet: int, extra: bytes) -> None:
-        flow = self._flow
-        if self._finished or flow.is_stopped:
-            assert flow.far.channel is not None
-            flow.far.channel.send(m.CHANNEL_CLOSE)
+        if self._finished or self._flow.is_stopped:
+            assert self._far is not None
+            self._far.send(m.CHANNEL_CLOSE)
             return
+        flow = self._flow
         if max_packet == 0:
             raise RemoteViolation("invalid maximum packet size: 0 bytes")
         if not self._guard(self._observer.opened):
@@ -146,9 +156,9 @@ class Relay:
         self._guard(lambda: flow.to_far.open(gate))
 
     def _far_refused(self, code: int, text: bytes) -> None:
-        self._flow.far.channel = None
         if self._finished:
             return
+        self._flow.far.channel = None
         if not self._early:
             # Only what the observer records is forwarded: one line, and one of the codes of RFC 4254.
             known = code if m.ADMINISTRATIVELY_PROHIBITED <= code <= m.RESOURCE_SHORTAGE else m.CONNECT_FAILED
@@ -170,11 +180,11 @@ class Relay:
 
     def received(self, message: int, body: bytes) -> None:
         """Handle a message of the near end: its number, and what follows the channel number."""
-        if not self._flow.is_stopped and not self._finished:
+        if not self._finished and not self._flow.is_stopped:
             self._guard(self._flow.receive, self._flow.near, message, body)
 
     def _far_received(self, message: int, body: bytes) -> None:
-        if not self._flow.is_stopped and not self._finished:
+        if not self._finished and not self._flow.is_stopped:
             self._guard(self._flow.receive, self._flow.far, message, body)
 
     # --- ends
@@ -188,15 +198,15 @@ class Relay:
 
     def _far_lost(self) -> None:
         """Finish, because the far connection is lost; the owner of both connections tells the user."""
-        if not self._flow.is_stopped:
+        if not self._finished and not self._flow.is_stopped:
             self._guard(self._flow.far.incoming.flush)
         self._finish()
 
     def abort(self, text: str, status: int = 255) -> bool:
         """End the channel on both sides. Returns whether ``text`` was sent to the user's stderr."""
-        near, far = self._flow.near, self._flow.far
         if self._finished or self._flow.is_stopped:
             return False
+        near, far = self._flow.near, self._flow.far
         self._flow.is_stopped = True
         was_sent = False
         if self._opening.answered:
@@ -232,7 +242,7 @@ class Relay:
         except RemoteViolation:
             raise
         except ConchrecError as error:
-            self._fail(error)
+            self._fail(without_traceback(error))
             return False
         except LocalViolation:
             _log.failure("internal error in a channel, which is closed")

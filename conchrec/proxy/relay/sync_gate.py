@@ -35,6 +35,10 @@ class SyncGate:
         self._is_over = is_over
         self._is_syncing = False
 
+    def release(self) -> None:
+        """Forget the lanes, which refer to this gate."""
+        self._lanes = ()
+
     def message_waits(self) -> None:
         """Start a sync for a message that was recorded; the lanes call this for each message."""
         if self._is_syncing:

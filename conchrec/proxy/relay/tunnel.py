@@ -282,8 +282,12 @@ class Tunnel:
                 _log.failure("unexpected error at the end of an inner connection")
         if self._stream is not None and not self._stream.closed:
             self._stream.close()
-        if self._on_closed is not None:
-            self._on_closed()
+        on_closed, self._on_closed = self._on_closed, None
+        if on_closed is not None:
+            on_closed()
+        # What these call refers to this tunnel.
+        self.on_pressure, self.on_bytes = lambda on: None, None
+        self._output.attach(None)
 
 
 class OuterWindow:

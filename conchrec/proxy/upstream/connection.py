@@ -13,11 +13,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from conchrec.coroutines import run_coroutine
 from conchrec.errors import (
     ConchrecError,
     LoginRejected,
     Unreachable,
     UpstreamError,
+    without_traceback,
 )
 from conchrec.proxy import refusals
 from conchrec.proxy.dial.dialer import Link
@@ -140,7 +142,7 @@ class Upstream:
         """Start to connect, with the identification string ``version``: that of the user's client."""
         self._lifecycle.enter(UpstreamState.DIALING)
         self._link.use()
-        self._running = Deferred.fromCoroutine(self._run(version))
+        self._running = run_coroutine(self._run(version))
         self._running.addErrback(self._failed)
 
     def close(self, lost: ConnectionEnd | None = None) -> None:
@@ -273,10 +275,11 @@ class Upstream:
         """Enter LOST, and fail all that waits."""
         if self._lifecycle.state is UpstreamState.LOST:
             return
-        self._lifecycle.failure = error
+        self._lifecycle.failure = without_traceback(error)
         self._lifecycle.enter(UpstreamState.LOST)
-        if self._keepalive is not None:
-            self._keepalive.stop()
+        keepalive, self._keepalive = self._keepalive, None
+        if keepalive is not None:
+            keepalive.stop()
         self._login.inner_agent.cancel()
         self._lifecycle.fire_lost()
 

@@ -11,6 +11,7 @@ from conchrec.audit import events
 from conchrec.ca.authority import CaKind
 from conchrec.clock import DelayedCall
 from conchrec.config.model import AgentProbe, UpstreamAuth
+from conchrec.coroutines import run_coroutine
 from conchrec.errors import ConchrecError, LoginRejected
 from conchrec.proxy.agents import ANSWER_SECONDS, AgentSource
 from conchrec.proxy.dial.dialer import Link
@@ -127,6 +128,8 @@ class LoginKeys:
         """Close the agents: the login is over."""
         for agent in self._agents:
             agent.close()
+        # It refers to this object.
+        del self._signers
 
     async def _in_order(self) -> AsyncIterator[Signer]:
         access, order = self._access, auth_methods(self._access)
@@ -244,7 +247,7 @@ class TargetLogin:
         self._on_banner = on_banner
         self._settled = settled
         self._offers = Offers(access.identity)
-        self.questions = Questions(self._question_opened)
+        self.questions = Questions()
         self.inner_agent = InnerAgentWait()
         self._link: Link | None = None
         self._first_answer: DelayedCall | None = None
@@ -276,7 +279,7 @@ class TargetLogin:
 
         userauth = UserAuthClient(
             access.login.encode(),
-            lambda methods: Deferred.fromCoroutine(next_signer(methods)),
+            lambda methods: run_coroutine(next_signer(methods)),
             connection,
             on_banner=self._banner,
             peer_extensions=lambda: transport.peer_extensions,
@@ -326,18 +329,16 @@ class TargetLogin:
         self._on_banner(self._text.banner(decode_text(text)))
 
     def _ask(self, challenge: Challenge) -> Deferred[tuple[str, ...]]:
-        """Ask the user a question of the target.
+        """Ask the user a question of the target, and let the inner login continue.
 
-        No question of the proxy follows it: the target is not dialled before every step of the inner login
-        has passed (``inner.login``).
+        Others may use the place in the gate while the person answers. No question of the proxy follows it:
+        the target is not dialled before every step of the inner login has passed (``inner.login``).
         """
-        return self.questions.ask(self._text.challenge(challenge))
-
-    def _question_opened(self) -> None:
-        """Release the place in the gate while a person answers, and let the inner login continue."""
+        answers = self.questions.ask(self._text.challenge(challenge))
         if self._link is not None:
             self._link.slot.wait_for_person()
         self._settled()
+        return answers
 
     def _may_wait_for_person(self) -> None:
         """Release the place in the gate to other logins if this step takes long."""
@@ -358,8 +359,9 @@ class TargetLogin:
 
     def _answered(self) -> None:
         """Stop the timer: the target has answered the first message."""
-        if self._first_answer is not None and self._first_answer.active():
-            self._first_answer.cancel()
+        timer, self._first_answer = self._first_answer, None
+        if timer is not None and timer.active():
+            timer.cancel()
 
 
 def _agent_is_silent() -> AgentError:

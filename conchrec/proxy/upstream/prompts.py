@@ -6,22 +6,19 @@ recorded, logged or kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from twisted.internet.defer import Deferred
 
 from conchrec.ssh.userauth import Challenge
 
 
 class Questions:
-    """The questions of one target: at most one is open. ``on_question`` is called for each."""
+    """The questions of one target: at most one is open."""
 
     __slots__ = (
-        "_answer", "_on_question", "any", "open",
+        "_answer", "any", "open",
     )  # fmt: skip
 
-    def __init__(self, on_question: Callable[[], object]) -> None:
-        self._on_question = on_question
+    def __init__(self) -> None:
         self._answer: Deferred[tuple[str, ...]] | None = None
         self.open: Challenge | None = None
         #: There was a question in this login.
@@ -31,7 +28,6 @@ class Questions:
         """Fires with the answers to a question of the target. If cancelled, the question is withdrawn."""
         answer: Deferred[tuple[str, ...]] = Deferred(lambda _: self._withdraw())
         self._answer, self.open, self.any = answer, challenge, True
-        self._on_question()
         return answer
 
     def _withdraw(self) -> None:

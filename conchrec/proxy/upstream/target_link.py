@@ -56,6 +56,7 @@ class TargetLink:
 
     def drop(self) -> None:
         """Close the link."""
+        self._unused = None
         link, self.link = self.link, None
         if link is not None:
             link.drop()

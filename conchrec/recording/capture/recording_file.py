@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from twisted.logger import Logger
 
-from conchrec.errors import RecordingError
+from conchrec.errors import RecordingError, without_traceback
 from conchrec.recording.capture.lifecycle import RecordingLifecycle
 from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.storage.spool import Spool
@@ -70,7 +70,7 @@ class RecordingFile:
 
     def fail(self, error: RecordingError) -> None:
         """The recording fails with an error that no call of the session can raise: report it."""
-        self._lifecycle.fail(error)
+        self._lifecycle.fail(without_traceback(error))
         reason = error.detail or error.public
         _log.error("recording of {session} failed: {reason}", session=self._sid, reason=reason)
         if self._on_failure is not None:

@@ -70,6 +70,8 @@ class SftpReader:
             elif self._unanswered and not self._has_version:
                 self._lose("the target did not answer")
             self._give_up("not closed", "no answer")
+        # They refer to this object.
+        del self._requests, self._answers
         return self._report.take()
 
     def _feed(self, packets: PacketStream, data: bytes) -> tuple[TransferFact, ...]:

@@ -24,6 +24,7 @@ from conchrec.file_lock import exclusive_file
 from conchrec.files import read_regular, write_atomic
 from conchrec.reasons import ReasonCode
 from conchrec.recording.evidence.continuity import Position
+from conchrec.recording.format.json_fields import indented
 
 NAME = "ledger_heads.json"
 _LIMIT = 1024 * 1024
@@ -80,7 +81,7 @@ class HeadFile:
             "end": here.end,
             "settled": kept.settled,
         }
-        write_atomic(self.path, json.dumps({"ledgers": ledgers}, indent=1).encode() + b"\n")
+        write_atomic(self.path, indented({"ledgers": ledgers}).encode() + b"\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -52,11 +52,12 @@ class World:
         )
         context = memory_context(now=lambda: self.now, audit=self.log, settings=settings)
         self.access = access_to_web1(context, JOE, ("192.0.2.9",))
-        self.login = InnerLogin(self.access, self.begin, say=lambda text: None, algorithms=lambda: (b"kex",))
         self.upstream = Upstream(
             self.access, Handler(), link=None, on_banner=lambda text: None, on_lost=lambda lost: None
         )
-        self.login.upstream = self.upstream
+        self.login = InnerLogin(
+            self.access, self.upstream, self.begin, say=lambda text: None, algorithms=lambda: (b"kex",)
+        )
 
     def begin(self) -> None:
         self.begun += 1
