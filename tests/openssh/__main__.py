@@ -1,0 +1,264 @@
+"""OpenSSH's own tests, with the proxy between its ssh and its sshd: ``python -m tests.openssh DIRECTORY``.
+
+The directory has the sources of OpenSSH, built with ``make`` and ``make regress-binaries``. The tests
+themselves are not changed: they start wrappers (``tests/openssh/wrapper.py``) instead of ssh and sshd. A test
+that fails is repeated without the proxy.
+
+Ends with 1 if a test fails only with the proxy, and DIFFERENCES does not explain why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import react
+
+from conchrec.ssh.algorithms import COMPATIBLE
+from tests.support.client import AccessMethod, Person
+from tests.support.house import House, build
+from tests.support.keys import Key
+from tests.support.ports import free_port
+from tests.support.process import environment, run
+from tests.support.proxy import Settings, merged
+from tests.support.stage import Stage
+
+#: The tests of connections. The others are about files, keys of users, and the configuration of ssh and sshd,
+#: or start no ssh.
+TESTS = (
+    "agent",
+    "banner",
+    "channel-timeout",
+    "cipher-speed",
+    "connect",
+    "connect-uri",
+    "connection-timeout",
+    "dynamic-forward",
+    "envpass",
+    "exit-status",
+    "exit-status-signal",
+    "forwarding",
+    "integrity",
+    "kextype",
+    "localcommand",
+    "multiplex",
+    "proxy-connect",
+    "rekey",
+    "scp3",
+    "sftp-uri",
+    "stderr-after-eof",
+    "stderr-data",
+    "transfer",
+    "try-ciphers",
+    "yes-head",
+)
+#: Those that vary the options of ssh which ``--outer`` uses for the connection to the proxy.
+OUTER_TESTS = ("cipher-speed", "kextype", "proxy-connect", "rekey", "transfer", "try-ciphers")
+#: Why tests fail with the proxy, as they must.
+DIFFERENCES = {
+    "banner": "text of a target is marked with its name",
+    "proxy-connect": "sshd has a peer with an address; and a login must not contain a colon",
+}
+KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
+WRAPPER = Path(__file__).with_name("wrapper.py")
+#: The proxy takes the place of sshd, whose RekeyLimit a part of rekey.sh varies. These are the smallest
+#: values: the file of that test becomes larger than the first one.
+LIMITS: Settings = {"limits": {"rekey_bytes": "1MiB", "rekey_time": "5s"}}
+#: What only some of the tests need: agents and forwards at the target.
+OPTIONS: Settings = {"port_forwarding": True, "forward_agent": True}
+LARGE = 3 << 19
+SECONDS = 3600.0
+
+
+class Programs:
+    """OpenSSH's programs, and a directory in which its tests run."""
+
+    def __init__(self, source: Path, directory: Path) -> None:
+        self.source = source
+        self.directory = directory
+        self.wrappers: dict[str, Path] = {}
+        for program in ("netcat", "modpipe", "mkdtemp", "setuid-allowed", "check-perm", "timestamp", "misc"):
+            if (source / "regress" / program).exists():
+                (directory / program).symlink_to(source / "regress" / program)
+
+    async def make_keys(self) -> list[Key]:
+        """Make the keys that the tests make if they do not exist."""
+        keys = [Key(path=self.directory / name) for name in KEY_TYPES]
+        for key in keys:
+            command = (self.source / "ssh-keygen", "-q", "-N", "", "-t", key.path.name, "-f", key.path)
+            (await run(*command)).check()
+        return keys
+
+    def make_wrappers(self, house: House, person: Person, *, is_outer: bool) -> None:
+        """Write the wrappers for this proxy and this user."""
+        client = house.client(AccessMethod.CERTIFICATE, person=person)
+        known_hosts = self.directory / "host_authority"
+        known_hosts.write_text(house.authority)
+        settings = self.directory / "wrapper.json"
+        names = (*COMPATIBLE.kex, *COMPATIBLE.ciphers, *COMPATIBLE.macs)
+        contents = {
+            "ssh": str(self.source / "ssh"),
+            "sshd": str(self.source / "sshd"),
+            "config": str(client.config),
+            "known_hosts": str(known_hosts),
+            "identity": str(person.key.path),
+            "algorithms": [name.decode() for name in names],
+            "outer": is_outer,
+        }
+        settings.write_text(json.dumps(contents))
+        # What runs does not change if somebody edits the clone meanwhile.
+        copy = shutil.copy(WRAPPER, self.directory / "wrapper.py")
+        for program in ("ssh", "sshd"):
+            wrapper = self.directory / f"through-proxy-{program}"
+            command = [sys.executable, "-I", "-S", str(copy), str(settings), program]
+            wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+            wrapper.chmod(0o755)
+            self.wrappers[program] = wrapper
+
+    def _agent(self, test: str) -> Path:
+        """Return the agent. Its file is also what the tests transfer."""
+        agent = self.source / "ssh-agent"
+        if test != "rekey":
+            return agent
+        large = self.directory / "large-agent"
+        large.write_text(f'#!/bin/sh\nexec {agent} "$@"\n{os.urandom(LARGE // 2).hex()}\n')
+        large.chmod(0o755)
+        return large
+
+    async def run(self, test: str, *, authority: Path, through_proxy: bool) -> tuple[bool, str]:
+        """Run one test. Return whether it is ok, and what it printed."""
+        wrappers = self.wrappers if through_proxy else {}
+        variables = {
+            name: str(self.source / program)
+            for name, program in (
+                ("SCP", "scp"),
+                ("SFTP", "sftp"),
+                ("SFTPSERVER", "sftp-server"),
+                ("SSHADD", "ssh-add"),
+                ("SSHKEYGEN", "ssh-keygen"),
+                ("SSHKEYSCAN", "ssh-keyscan"),
+                ("SK_HELPER", "ssh-sk-helper"),
+                ("SSHD_SESSION", "sshd-session"),
+                ("SSHD_AUTH", "sshd-auth"),
+                ("MODULI_FILE", "moduli"),
+            )
+        } | {
+            "SSH": str(wrappers.get("ssh", self.source / "ssh")),
+            "SSHD": str(wrappers.get("sshd", self.source / "sshd")),
+            "SSHAGENT": str(self._agent(test)),
+            "PORT": str(free_port()),
+            "UNSAFE_PERMISSIONS": "1",
+            "SSHD_CONFOPTS": f"TrustedUserCAKeys {authority}",
+        }
+        env = environment(
+            BUILDDIR=str(self.source),
+            EGREP="grep -E",
+            TEST_SHELL="sh",
+            **{f"TEST_SSH_{name}": value for name, value in variables.items()},
+        )
+        scripts = self.source / "regress"
+        command = ("sh", scripts / "test-exec.sh", self.directory, scripts / f"{test}.sh")
+        result = await run(*command, env=env, directory=scripts, within=SECONDS)
+        return result.code == 0, result.text + result.errors
+
+
+async def start_proxy(stage: Stage, keys: Sequence[Key]) -> House:
+    """Start a proxy that lets ``joe`` do everything, with any of these keys."""
+    settings: Settings = {
+        "algorithms": "compatible",
+        "proxy_checks_host_keys": False,
+        "users": {"joe": {"authorized_keys": [key.line for key in keys]}},
+    }
+    return await build(stage, settings=merged(settings, LIMITS), options=OPTIONS)
+
+
+async def run_tests(args: argparse.Namespace, directory: Path) -> int:
+    """Run the tests, and return the exit status."""
+    stage = Stage(directory=directory)
+    failed = []
+    try:
+        programs = Programs(args.source.resolve(), stage.short)
+        keys = await programs.make_keys()
+        house = await start_proxy(stage, keys)
+        programs.make_wrappers(house, Person(name="joe", key=keys[0]), is_outer=args.outer)
+        authority = house.proxy.directory / "state" / "user_ca.pub"
+        for test in args.tests:
+            begin = time.monotonic()
+            is_ok, output = await programs.run(test, authority=authority, through_proxy=not args.direct)
+            verdict = "ok"
+            if not is_ok:
+                print(output)
+                verdict = "FAILED"
+                if not args.direct:
+                    is_ok, output = await programs.run(test, authority=authority, through_proxy=False)
+                    verdict += "" if is_ok else ", and without the proxy, too"
+                    if is_ok and test in DIFFERENCES:
+                        verdict += f": {DIFFERENCES[test]}"
+                    elif is_ok:
+                        failed.append(test)
+            print(f"{test}: {verdict} ({time.monotonic() - begin:.0f} s)", flush=True)
+        if args.keep:
+            args.keep.mkdir(parents=True, exist_ok=True)
+            for log in stage.short.glob("*.log"):
+                shutil.copy(log, args.keep)
+            (args.keep / "proxy.log").write_text(house.proxy.log)
+    finally:
+        await stage.close()
+    return 1 if failed else 0
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the tests that these arguments name; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.openssh", description="run OpenSSH's own tests")
+    parser.add_argument("source", type=Path, metavar="DIRECTORY", help="OpenSSH's sources, built")
+    parser.add_argument("tests", nargs="*", metavar="TEST", help="all that make sense, where none is named")
+    parser.add_argument(
+        "--outer", action="store_true", help="use the options of the test for the connection to the proxy"
+    )
+    parser.add_argument("--direct", action="store_true", help="without the proxy")
+    parser.add_argument("--keep", type=Path, metavar="COPY", help="copy the logs to this directory")
+    args = parser.parse_intermixed_args(words)
+    args.tests = args.tests or (OUTER_TESTS if args.outer else TESTS)
+    code = 1
+
+    over: Deferred[None] = Deferred()
+
+    def start(reactor: Any) -> Deferred[None]:
+        running = Deferred.fromCoroutine(run_all())
+        reactor.addSystemEventTrigger("before", "shutdown", interrupt, running)
+        return running
+
+    async def run_all() -> None:
+        nonlocal code
+        try:
+            with tempfile.TemporaryDirectory(prefix="conchrec-openssh-") as directory:
+                code = await run_tests(args, Path(directory))
+        except CancelledError:
+            print("interrupted", file=sys.stderr)
+        finally:
+            over.callback(None)
+
+    def interrupt(running: Deferred[None]) -> Deferred[None]:
+        """End the programs that were started before the reactor stops (^C)."""
+        running.cancel()
+        return over
+
+    try:
+        react(start)
+    except SystemExit as end:
+        return int(end.code or 0) or code
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
