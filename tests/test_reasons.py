@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+import pytest
+
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.proxy import refusals
@@ -19,11 +21,18 @@ ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = ROOT / "conchrec" / "reasons.py"
 #: A raise of one of these says nothing without a code of its own.
 GENERAL = frozenset({"ConchrecError", "AccessDenied", "UpstreamError", "RecordingError", "LoginRejected"})
-_TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "conchrec").rglob("*.py"))}
+
+Trees = dict[Path, ast.Module]
 
 
-def _calls() -> Iterator[tuple[Path, ast.Call, str]]:
-    for path, tree in _TREES.items():
+@pytest.fixture(scope="module")
+def trees() -> Trees:
+    """All our modules, parsed."""
+    return {path: ast.parse(path.read_text()) for path in sorted((ROOT / "conchrec").rglob("*.py"))}
+
+
+def _calls(trees: Trees) -> Iterator[tuple[Path, ast.Call, str]]:
+    for path, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 function = node.func
@@ -34,24 +43,24 @@ def test_names_code_like_its_member() -> None:
     assert [code.value for code in ReasonCode] == [code.name.lower() for code in ReasonCode]
 
 
-def test_names_code_for_general_error_class() -> None:
+def test_names_code_for_general_error_class(trees: Trees) -> None:
     without = [
         f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
-        for path, call, name in _calls()
+        for path, call, name in _calls(trees)
         if name in GENERAL and not any(keyword.arg == "code" for keyword in call.keywords)
     ]
     assert without == []
 
 
-def test_uses_every_code() -> None:
+def test_uses_every_code(trees: Trees) -> None:
     used = {
         node.attr
-        for path, tree in _TREES.items()
+        for path, tree in trees.items()
         if path != CATALOGUE
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "ReasonCode"
     }
-    catalogue = ast.walk(_TREES[CATALOGUE])
+    catalogue = ast.walk(trees[CATALOGUE])
     used |= {
         node.args[0].attr
         for node in catalogue

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.golden.conftest import HERE, Compare
 from tests.golden.templates import GAP, Sources, calls, name_of, reasons, template
 
@@ -19,9 +21,9 @@ LEAST = 8
 MISSING = HERE / "texts_without_message.txt"
 
 
-def _fragments() -> Iterator[tuple[Path, str]]:
+def _fragments(sources: Sources) -> Iterator[tuple[Path, str]]:
     """The longest constant part of each text, with where it is."""
-    for path, tree in Sources().trees.items():
+    for path, tree in sources.trees.items():
         for call, names in calls(tree):
             if name_of(call.func) in SAYS:
                 for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
@@ -42,14 +44,20 @@ def _known() -> str:
     return "\n".join(lines)
 
 
-def test_shows_every_reason(golden: Compare) -> None:
-    golden("messages/reasons.txt", "".join(f"{line}\n" for line in reasons(Sources())))
+@pytest.fixture(scope="module")
+def sources() -> Sources:
+    """All our modules, parsed."""
+    return Sources()
 
 
-def test_lists_texts_without_message() -> None:
+def test_shows_every_reason(golden: Compare, sources: Sources) -> None:
+    golden("messages/reasons.txt", "".join(f"{line}\n" for line in reasons(sources)))
+
+
+def test_lists_texts_without_message(sources: Sources) -> None:
     """``texts_without_message.txt``: one text a line, below a line that says why there is no message."""
     known = _known()
-    missing = {text for _, text in _fragments() if text not in known}
+    missing = {text for _, text in _fragments(sources) if text not in known}
     listed = {line for line in MISSING.read_text().splitlines() if line and not line.startswith("# ")}
     assert sorted(missing - listed) == []
     assert sorted(listed - missing) == []
