@@ -5,8 +5,9 @@ Tests that are coroutines run on the reactor.
 
 from __future__ import annotations
 
+import gc
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,21 +37,45 @@ LONGEST_FIRST = (
     "tests/interop/test_ansible.py",
     "tests/system/test_evidence.py",
     "tests/test_fuzz.py",
-    "tests/interop",
-    "tests/system",
+    "tests/test_bench.py",
+    "tests/test_fuzz_channels.py",
 )
-"""The order in which tests/run gives files to its workers: none is to work alone at the end."""
+"""The files that tests/run gives to its workers first: none is to work alone at the end."""
+WITH_PROGRAMS = ("tests/interop", "tests/system")
+"""Where most tests wait for programs. All others compute."""
+WITH_PROGRAMS_SHARE = 0.8
+"""At this part of the other files, all files in WITH_PROGRAMS have begun: none of them is the last one."""
+
+
+def _order(files: Sequence[str]) -> dict[str, float]:
+    """The rank of each file: those that wait and those that compute alternate, so that workers which wait
+    leave the processors to those which compute."""
+    longest = [file for file in LONGEST_FIRST if file in files]
+    rest = [file for file in files if file not in longest]
+    waiting = [file for file in rest if file.startswith(WITH_PROGRAMS)]
+    computing = [file for file in rest if file not in waiting]
+    ranks = {file: float(number - len(longest)) for number, file in enumerate(longest)}
+    ranks |= {file: WITH_PROGRAMS_SHARE * number / len(waiting) for number, file in enumerate(waiting)}
+    return ranks | {file: number / len(computing) for number, file in enumerate(computing)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def rank(item: pytest.Item) -> int:
-        starts = (item.nodeid.startswith(start) for start in LONGEST_FIRST)
-        return next((number for number, is_start in enumerate(starts) if is_start), len(LONGEST_FIRST))
-
-    items.sort(key=rank)
+    ranks = _order(list(dict.fromkeys(_file(item) for item in items)))
+    items.sort(key=lambda item: ranks[_file(item)])
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
             pytest_twisted.ensureDeferred(item.function)
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what the collection has made from garbage collection: tests that look at all objects would
+    look at thousands of collected tests, too."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
