@@ -8,6 +8,7 @@ first on the PATH. Everything else is what the page says: conchrec, ssh, scp, an
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,17 @@ class Machines:
             "SSH_AUTH_SOCK": str(agent or ""),
             "PYTHON": sys.executable,
             "TARGET_PORT": str(self.target.port),
-            "TARGET_PID": str(self.target.process.pid),
+            "AUDIT_FILE": str(self.proxy.audit_file),
             "PROXY_PID": str(self.proxy.process.pid if self.proxy.process else 0),
         }
         return await run("bash", "-eo", "pipefail", "-c", self.text(block), env=env, directory=self.etc)
+
+    async def reload_target(self) -> None:
+        """Let sshd read its configuration again, as the commands of the guide have requested."""
+        (self.target_etc / "reloads").unlink()
+        before = self.target.log.count("Server listening on")
+        self.target.process.kill(signal.SIGHUP)
+        await fact(lambda: self.target.log.count("Server listening on") > before, lambda: self.target.log)
 
 
 SCRIPTS = {
@@ -91,13 +99,17 @@ SCRIPTS = {
     " sed 's/127.0.0.1/web1.example.com/'",
     "chown": "exit 0",
     # The proxy reads its configuration soon after the signal, and the guide's next step needs the new one.
-    "systemctl": 'case "$*" in "reload conchrec") kill -HUP $PROXY_PID; sleep 1;; *) exit 1;; esac',
+    "systemctl": """[ "$*" = "reload conchrec" ] || exit 1
+count() { grep -c '"event":"config.reload"' "$AUDIT_FILE"; }
+before=$(count)
+kill -HUP $PROXY_PID
+while [ "$(count)" = "$before" ]; do sleep 0.05; done""",
 }
 #: The same for commands that ssh runs at the target.
 AT_TARGET = {
     "sshd": "exit 0",
-    # The same; sshd executes itself again, and does not listen meanwhile.
-    "systemctl": 'case "$*" in "reload ssh") kill -HUP $TARGET_PID; sleep 2;; *) exit 1;; esac',
+    # The test reloads sshd afterwards: it executes itself again, and does not listen meanwhile.
+    "systemctl": '[ "$*" = "reload ssh" ] && echo >> RELOADS',
 }
 
 
@@ -115,14 +127,16 @@ async def make_machines(stage: Stage, users: tuple[Key, ...]) -> Machines:
     (target_etc / "sshd_config.d").mkdir()
     host_key = await stage.key("host")
     (target_etc / "ssh_host_ed25519_key.pub").write_text(host_key.line + "\n")
-    at_target = write_scripts(stage.path("at-target"), AT_TARGET)
+    reloads = target_etc / "reloads"
+    at_target = write_scripts(
+        stage.path("at-target"),
+        {name: line.replace("RELOADS", str(reloads)) for name, line in AT_TARGET.items()},
+    )
     target = await stage.sshd(
         users=users,
         host_keys=[host_key],
         more=[f"SetEnv HOME={home} PATH={at_target}:{PATH}", f"Include {target_etc}/sshd_config.d/*.conf"],
     )
-    sysv = (at_target / "systemctl").read_text().replace("$TARGET_PID", str(target.process.pid))
-    (at_target / "systemctl").write_text(sysv)
     proxy = Proxy(stage.path("unused"), {})
     proxy.config = etc / "config.yaml"
     proxy.audit_file = etc.parent / "log" / "audit.jsonl"
@@ -206,7 +220,7 @@ async def test_follows_administrators_guide(stage: Stage) -> None:
     path = f"PATH={stage.path('at-target')}:$PATH\n"
     (await machines.shell(path + at_target)).check()
     (machines.target.directory / "authorized_keys").write_text("")
-    await restarted(machines.target)
+    await machines.reload_target()
     await proxy.restart()  # it remembers that the target rejected its certificate
     result = await machines.shell(connect, ssh_config=joe_config)
     assert result.code == 0, f"{result}\n{machines.target.log}"
@@ -230,7 +244,7 @@ async def test_follows_administrators_guide(stage: Stage) -> None:
         result = (await machines.shell(block, ssh_config=direct)).check()
         assert "failed" not in result.text, str(result)
     assert (etc / "keys" / "web2.example.com-cert.pub").exists()
-    await restarted(machines.target)
+    await machines.reload_target()
     (etc / "known_hosts").write_text("")
     (etc / "hosts.txt").write_text("web1.example.com\n")
     (await machines.shell("systemctl reload conchrec")).check()
@@ -291,8 +305,3 @@ async def answers_auditor(machines: Machines) -> None:
     assert len(outputs) > 15
     assert "yes: joe may log in" in "".join(outputs.values())
     assert (machines.etc / "session.cast").exists()
-
-
-async def restarted(target: Sshd) -> None:
-    """Wait until sshd, which was signalled to read its configuration again, listens once more."""
-    await fact(lambda: target.log.count("Server listening on") > 1, lambda: target.log)
