@@ -19,14 +19,13 @@ from tests.system.test_live_change import reloaded
 ANSWERING = "BatchMode no\nPreferredAuthentications publickey,keyboard-interactive\nNumberOfPasswordPrompts 1"
 
 
-async def at_home(stage: Stage, **limits: str) -> House:
+async def at_home(stage: Stage) -> House:
     """joe needs the approval of a lead, which ann is; he is one, too, and tom is not."""
     tom = await stage.key("tom")
     house = await build(
         stage,
         options={"approval": ["lead"], "port_forwarding": True},
         settings={
-            "limits": limits,
             "roles": {"lead": {"logins": ["nobody"], "hosts": ["nowhere.example.com"]}},
             "users": {
                 "joe": {"roles": ["ops", "lead"]},
@@ -136,7 +135,7 @@ def fingerprint_of(public: Path) -> str:
 
 
 async def test_refuses_session_when_denied_expired_or_withdrawn(stage: Stage) -> None:
-    house = await at_home(stage, approval_time="3s")
+    house = await at_home(stage)
     process = KeyboardClient(house, "why not").client.start("web1", "echo never")
     name = await pending(house, process)
     (await says(house, "deny", name, "not", "today")).check()
@@ -145,6 +144,8 @@ async def test_refuses_session_when_denied_expired_or_withdrawn(stage: Stage) ->
         255,
         b"",
     ) and f"conchrec: ann denied request {name}: not today" in result.errors
+    house.proxy.configure({"limits": {"approval_time": "2s"}})
+    await reloaded(house, result="ok")
     process = KeyboardClient(house, "again").client.start("web1", "echo never")
     name = await pending(house, process, 2)
     result = await process.wait()
@@ -152,6 +153,8 @@ async def test_refuses_session_when_denied_expired_or_withdrawn(stage: Stage) ->
         255,
         b"",
     ) and f"request {name} was not approved in time" in result.errors
+    house.proxy.configure({"limits": {"approval_time": None}})
+    await reloaded(house, result="ok")
     process = KeyboardClient(house, "once more").client.start("web1", "echo never")
     name = await pending(house, process, 3)
     process.kill()
