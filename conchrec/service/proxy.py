@@ -46,6 +46,7 @@ from conchrec.recording.store import LocalStore
 from conchrec.service import freed_memory, prune, state_watch, watch
 from conchrec.service.freed_memory import FreedMemory, trim_heap
 from conchrec.service.listen import arguments_of, listener
+from conchrec.service.notify import ServiceNotifier
 from conchrec.service.pools import Pools
 from conchrec.service.process import (
     keep_freed_memory,
@@ -62,6 +63,7 @@ from conchrec.service.target_trust import TargetTrust
 from conchrec.service.watch import LedgerWatch
 from conchrec.ssh.fair_turns import TurnScheduler
 from conchrec.ssh.kex_helper import KeyExchangeHelper
+from conchrec.text import count_of
 from conchrec.web import export
 
 _log = Logger()
@@ -173,6 +175,7 @@ class Proxy(MultiService):
         )
         self._ledger_watch = LedgerWatch(self._finisher.ledger, self._pools.on_disk, self.context.emit)
         pruner = Pruner(self.context, self._finisher, self._pools.in_background, self._indexer.schedule)
+        self._notifier = ServiceNotifier(os.environ, self._status)
         memory = FreedMemory(lambda: self.context.registry.connection_count, reactor.seconds, trim_heap)
         #: The repeated checks, in this order, with their intervals in seconds.
         self._loops = (
@@ -180,6 +183,7 @@ class Proxy(MultiService):
             (LoopingCall(self._ledger_watch.check), watch.SECONDS),
             (LoopingCall(pruner.prune), prune.SECONDS),
             (LoopingCall(memory.check), freed_memory.SECONDS),
+            (LoopingCall(self._notifier.report), self._notifier.interval),
         )
         for loop, _ in self._loops:
             loop.clock = reactor
@@ -251,9 +255,11 @@ class Proxy(MultiService):
             ca=self._authority.host_ca_line,
         )
         self.context.services.kex_helper.start()
+        self._notifier.ready()
 
     async def _stop(self) -> None:
         context = self.context
+        self._notifier.stopping()
         context.registry.stop()
         for loop, _ in self._loops:
             if loop.running:
@@ -299,7 +305,17 @@ class Proxy(MultiService):
 
     def reload(self) -> Deferred[None]:
         """Reload the configuration (SIGHUP). With an invalid file the old one stays. Never fails."""
-        return self._reload.request()
+        self._notifier.reload_begins()
+        return self._reload.request().addCallback(lambda _: self._notifier.reload_ends())
+
+    def _status(self) -> str:
+        """One line for ``systemctl status``."""
+        live = self.context.registry.connections
+        sessions = sum(connection.session_count for connection in live)
+        status = f"{count_of(len(live), 'connection')}, {count_of(sessions, 'session')}"
+        if self._reload.problem:
+            status += f"; THE LAST RELOAD WAS REFUSED: {self._reload.problem}"
+        return status
 
     def _reloaded(self) -> None:
         self._trust.forget()

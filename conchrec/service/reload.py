@@ -39,6 +39,8 @@ class Reloader:
         #: The requests that wait for the next reload, and whether one is running.
         self._requests: list[Deferred[None]] = []
         self._busy = False
+        #: Why the last reload was refused; empty where it was not.
+        self.problem = ""
 
     def request(self) -> Deferred[None]:
         """Reload the file; an invalid one changes nothing. Fires at the end, and never fails."""
@@ -68,6 +70,7 @@ class Reloader:
         if not isinstance(error, ConfigErrors):
             return failure
         lines = tuple(error.lines())
+        self.problem = lines[0]
         for line in lines:
             _log.error("{line}", line=line)
         _log.error("reload failed; the running configuration stays in effect")
@@ -75,6 +78,7 @@ class Reloader:
         return None
 
     def _loaded(self, config: Config) -> None:
+        self.problem = ""
         context, before = self._context, self._context.settings.config
         names = changed(before, config)
         waiting = tuple(name for name in names if waits(name))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.house import role
+from tests.support.house import build, role
 from tests.support.keys import sign_host
-from tests.support.process import program, run
+from tests.support.process import descendants, program, run
 from tests.support.proxy import ROOT, Proxy, our_environment
 from tests.support.sshd import version
 from tests.support.stage import Stage
+from tests.support.systemd import NotifySocket
 from tests.support.wait import fact
 
 ETC = ROOT / "etc"
@@ -54,6 +56,55 @@ async def test_serves_first_connection_of_socket_activation(stage: Stage) -> Non
     result = await run("ssh-keyscan", "-T", "30", "-t", "ed25519", "-p", str(proxy.port), "127.0.0.1")
     assert "ssh-ed25519" in result.text, f"{result}\n{process}"
     await fact(lambda: proxy.audit("service.start"), lambda: str(process))
+
+
+async def test_reports_to_systemd(stage: Stage) -> None:
+    """As ``Type=notify`` and ``WatchdogSec=`` require."""
+    house = await build(stage)
+    proxy, manager = house.proxy, NotifySocket(str(stage.path("notify")))
+    await proxy.stop()
+    proxy.env |= {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}
+    messages: list[str] = []
+
+    async def report(wanted: str) -> None:
+        """Wait for a message that begins like this, and forget it and those before."""
+
+        def has_come() -> bool:
+            messages.extend(manager.messages())
+            return any(message.startswith(wanted) for message in messages)
+
+        await fact(has_come, lambda: f"not reported: {wanted}: {messages}\n{proxy.log}")
+        while not messages.pop(0).startswith(wanted):
+            pass
+
+    await proxy.start()
+    await report("READY=1\nSTATUS=0 connections, 0 sessions")
+    await report("WATCHDOG=1")
+    assert proxy.process is not None
+    children = [pid for pid, _ in descendants(proxy.process.pid)]
+    assert children, "the helper process of key exchanges"
+    for pid in children:
+        assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
+    session = house.client().start("web1", "echo begun; cat", stdin=None)
+    await session.says("begun")
+    await report("WATCHDOG=1\nSTATUS=1 connection, 1 session")
+
+    good = proxy.config.read_text()
+    proxy.config.write_text("nonsense: true\n")
+    proxy.process.kill(signal.SIGHUP)
+    await report("RELOADING=1")
+    await report("READY=1\nSTATUS=1 connection, 1 session; THE LAST RELOAD WAS REFUSED: ")
+    proxy.config.write_text(good)
+    proxy.process.kill(signal.SIGHUP)
+    await report("RELOADING=1")
+    await report("READY=1\nSTATUS=1 connection, 1 session")
+    await report("WATCHDOG=1")
+
+    proxy.process.kill(signal.SIGTERM)
+    await report("STOPPING=1")
+    await proxy.process.wait()
+    assert (await session.wait()).code == 255
+    manager.close()
 
 
 async def test_starts_sshd_with_sample_configuration(stage: Stage) -> None:
