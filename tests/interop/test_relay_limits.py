@@ -10,22 +10,27 @@ import pytest
 
 from conchrec.ssh.wire import string
 from tests.support.client import AccessMethod
-from tests.support.house import build
+from tests.support.house import House, build, role
 from tests.support.otherclients import paramiko_connections, send_request
 from tests.support.process import descendants
 from tests.support.stage import Stage
-from tests.support.wait import LONG, in_thread
+from tests.support.wait import LONG, block, fact, in_thread
+from tests.system.test_live_change import reloaded
 
 
 async def test_ends_session_at_time_limit(stage: Stage) -> None:
-    house = await build(stage, options={"max_session_ttl": "2s"})
+    house = await build(stage)
+    ttl = await house.client().time_of_session()
+    house.proxy.configure(role(max_session_ttl=f"{ttl}s"))
+    await reloaded(house, result="ok")
+    past = house.proxy.sids()
     result = await house.client().ssh("web1", "echo begun; sleep 600")
     assert (result.stdout, result.code) == (b"begun\n", 255)
     assert "conchrec: your connection reached its time limit of " in result.errors
-    recording = await house.proxy.finished_one()
+    recording = await house.proxy.finished_one(after=past)
     assert recording.manifest is not None
     assert recording.manifest["status"] == "complete"
-    (end,) = await house.proxy.audited("session.end", user="joe")
+    (end,) = await house.proxy.audited("session.end", sid=recording.sid)
     assert "max_session_ttl" in str(end["reason"])
 
 
@@ -151,8 +156,13 @@ async def test_ends_session_when_user_answers_no_keepalive(stage: Stage) -> None
 
 
 async def test_keeps_silent_session(stage: Stage) -> None:
+    """Its client answers more requests than may remain without an answer."""
     house = await build(stage, settings=KEEPALIVE)
-    result = await house.client().ssh("web1", "sleep 6; exit 3")
+    process = house.client().start("-v", "web1", "cat; exit 3")
+    request = b"rtype keepalive@openssh.com want_reply 1"
+    await fact(lambda: process.stderr.count(request) > 2, lambda: f"too few keepalives:\n{process}")
+    process.close_input()
+    result = await process.wait()
     assert result.code == 3, str(result)
 
 
@@ -213,6 +223,13 @@ async def test_limits_connections_of_address(stage: Stage) -> None:
     (await client.ssh("web1", "true")).check()
 
 
+@pytest.fixture(scope="module")
+def restricted(shared_stage: Stage) -> House:
+    """The role allows one command."""
+    options = {"file_copy": False, "shell": False, "commands": ["uptime"]}
+    return block(build(shared_stage, options=options))
+
+
 @pytest.mark.parametrize(
     ("name", "argument"),
     [
@@ -225,12 +242,11 @@ async def test_limits_connections_of_address(stage: Stage) -> None:
         (b"ex\xffec", b"echo in"),
     ],
 )
-async def test_rejects_names_with_nul_bytes(stage: Stage, name: bytes, argument: bytes) -> None:
+async def test_rejects_names_with_nul_bytes(restricted: House, name: bytes, argument: bytes) -> None:
     """sshd takes names and commands up to a NUL at their end: past the role, and past the recording."""
-    house = await build(stage, options={"file_copy": False, "shell": False, "commands": ["uptime"]})
 
     def ask() -> bytes:
-        outer, inner = paramiko_connections(house)
+        outer, inner = paramiko_connections(restricted)
         try:
             channel = inner.open_session()
             channel.settimeout(LONG)
@@ -243,5 +259,5 @@ async def test_rejects_names_with_nul_bytes(stage: Stage, name: bytes, argument:
             outer.close()
 
     assert await in_thread(ask) == b""
-    await house.proxy.deserted()
-    assert not house.proxy.audit("session.start")
+    await restricted.proxy.deserted()
+    assert not restricted.proxy.audit("session.start")

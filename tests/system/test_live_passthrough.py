@@ -10,7 +10,7 @@ import paramiko
 import pytest
 
 from tests.support.client import Client
-from tests.support.house import House, build
+from tests.support.house import House, build, role
 from tests.support.process import Process
 from tests.support.stage import Stage
 from tests.support.wait import LONG, fact, in_thread
@@ -65,12 +65,15 @@ async def test_ends_passthrough_when_role_is_withdrawn(
 
 
 async def test_ends_passthrough_at_time_limit(stage: Stage) -> None:
-    house, client = await house_of(stage, max_session_ttl="2s")
+    house, client = await house_of(stage)
+    ttl = await client.time_of_session()
+    house.proxy.configure(role(max_session_ttl=f"{ttl}s"))
+    await reloaded(house, result="ok")
     session = await begun(client)
     for _ in range(3):
         await goes_on(session, "on")
     assert (await session.wait()).code == 255
-    (end,) = await house.proxy.audited("passthrough.end")
+    (_, end) = await house.proxy.audited("passthrough.end", count=2)
     assert "(max_session_ttl)" in str(end["reason"])
 
 

@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 from tests.support.process import Result
 from tests.support.sshd import Sshd
 from tests.support.stage import Stage
-from tests.support.wait import reactor
+from tests.support.wait import reactor, together
 
 
 async def refused(house: House, client: Client, line: str, *, within: float = 60) -> Result:
@@ -187,9 +187,9 @@ def listen(stage: Stage, peers: _Peers) -> int:
 async def test_reports_target_that_sends_nothing(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"connect_timeout": "2s"}})
     port = listen(stage, _Peers())
-    for method in AccessMethod:
-        line = f"localhost:{port}: it accepts the connection and sends nothing"
-        await refused(house, house.client(method, port=port), line)
+    line = f"localhost:{port}: it accepts the connection and sends nothing"
+    await together(refused(house, house.client(method, port=port), line) for method in AccessMethod)
+    await house.proxy.audited("upstream.failed", count=len(AccessMethod))
     (await house.client().ssh("web1", "true")).check()
 
 
@@ -200,7 +200,7 @@ async def test_reports_target_that_stops_after_identification(stage: Stage) -> N
 
 
 async def test_reports_target_that_is_no_ssh_server(stage: Stage) -> None:
-    house = await build(stage, settings={"limits": {"connect_timeout": "5s"}})
+    house = await build(stage, settings={"limits": {"connect_timeout": "2s"}})
     port = listen(stage, _Peers(greeting=b"HTTP/1.0 400 Bad Request\r\n\r\n", hangs_up=True))
     await refused(house, house.client(port=port), f"localhost:{port}")
 
