@@ -583,8 +583,8 @@ class CertCreate(AuditEvent):
     """`user` or `host`."""
     key_id: str
     """The key ID."""
-    serial: int
-    """The serial number."""
+    serial: str
+    """The serial number, as text: it has up to 19 digits, and many programs round such numbers."""
     principals: tuple[str, ...]
     """The principals."""
     valid_until: str

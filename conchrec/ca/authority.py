@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +24,6 @@ from conchrec.ca.keystore import (
     AgentAuthority,
     KeyStore,
     Passphrase,
-    Serials,
     SigningFailed,
 )
 from conchrec.ca.revocation import Revocations, Revoked
@@ -105,7 +105,6 @@ class Authority:
         self._cluster_name = cluster_name
         self._host_key = store.private(_HOST_KEY)
         self._now = now
-        self._serials = Serials(store.directory)
         #: Host keys by the CA key and the names, with the time of their renewal.
         self._cache: OrderedDict[tuple[bytes, tuple[str, ...]], tuple[datetime, ServerHostKeys]]
         self._cache = OrderedDict()
@@ -350,7 +349,7 @@ class Authority:
             authority=self._current(CaKind.USER).signs,
             public_key=public_key,
             kind=CertificateKind.USER,
-            serial=self._serial(),
+            serial=new_serial(),
             key_id=key_id,
             principals=principals,
             valid_after=after,
@@ -370,7 +369,7 @@ class Authority:
             authority=self._current(CaKind.HOST).signs,
             public_key=public_key,
             kind=CertificateKind.HOST,
-            serial=self._serial(),
+            serial=new_serial(),
             key_id=f"{lower[0] if lower else ''} {role} of {self._cluster_name}",
             principals=lower,
             valid_after=after,
@@ -381,13 +380,17 @@ class Authority:
             },
         )
 
-    def _serial(self) -> int:
-        with self._lock:
-            return self._serials.next()
-
     def _validity(self, ttl: timedelta) -> tuple[int, int]:
         now = self._now()
         return int((now - BACKDATED).timestamp()), int((now + ttl).timestamp())
+
+
+def new_serial() -> int:
+    """A random serial number of 63 bits, never 0: no counter has to be shared, or restored from a backup.
+
+    Of a million certificates, the chance that two have the same number is 1 in 18 million.
+    """
+    return secrets.randbelow(2**63 - 1) + 1
 
 
 def _read(directory: Path) -> dict[CaKind, Rotation]:

@@ -35,7 +35,6 @@ from conchrec.ssh.agent_messages import (
 from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, blob_of, key_type_of, public_line
 from conchrec.ssh.signatures import is_signed_by
 from conchrec.ssh.wire import string
-from conchrec.state.state_file import locked
 from conchrec.text import decode_text
 
 #: Seconds to wait for an agent: a token may need a touch, and an agent a confirmation (``ssh-add -c``).
@@ -206,38 +205,3 @@ def read_public_key(path: Path, setting: str) -> bytes:
             setting, f"{path} must contain exactly one public key, like a .pub file of ssh-keygen"
         )
     return blob
-
-
-class Serials:
-    """Serial numbers that no process which shares the file has used before.
-
-    They are reserved in blocks, and a block is on the disk before its first number is used.
-    """
-
-    BLOCK = 1000
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "serial"
-        self._next = 0
-        self._end = 0
-
-    def next(self) -> int:
-        """The next serial number; the first is 1. Raises ConfigError and OSError."""
-        if self._next >= self._end:
-            self._reserve()
-        self._next += 1
-        return self._next
-
-    def _reserve(self) -> None:
-        """Reserve the next block: the file contains the last number that may have been used."""
-        with locked(self._path.parent):
-            try:
-                last = int(self._path.read_text())
-            except FileNotFoundError:
-                last = 0
-            except ValueError as error:
-                raise ConfigError(
-                    "state_dir", f"{self._path} is damaged: not a number; restore it from a backup"
-                ) from error
-            write_atomic(self._path, f"{last + self.BLOCK}\n".encode(), 0o600)
-        self._next, self._end = last, last + self.BLOCK

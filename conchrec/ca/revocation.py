@@ -101,7 +101,8 @@ class Revoked:
         return {
             "version": self.version,
             "changed": self.changed,
-            "serials": sorted(self.serials),
+            # As texts: many programs round numbers of more than 53 bits.
+            "serials": [str(serial) for serial in sorted(self.serials)],
             "key_ids": sorted(self.key_ids),
             "users": sorted(self.users),
             "keys": sorted(map(public_line, self.keys)),
@@ -112,16 +113,17 @@ class Revoked:
         """The value with these fields. Raises ValueError for anything that ``to_json`` does not return."""
         if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
             raise ValueError("not the fields of revocations")
-        numbers = [fields["version"], fields["changed"], *_list(fields["serials"])]
+        serials = [_serial(text) for text in _list(fields["serials"])]
+        numbers = [fields["version"], fields["changed"]]
         texts = [text for name in ("key_ids", "users", "keys") for text in _list(fields[name])]
-        if not all(type(number) is int and 0 <= number < 2**64 for number in numbers):
+        if not all(type(number) is int and 0 <= number < 2**64 for number in (*numbers, *serials)):
             raise ValueError("not a number")
         if not all(type(text) is str and text.isprintable() for text in texts):
             raise ValueError("not a text")
         return cls(
             version=fields["version"],
             changed=fields["changed"],
-            serials=frozenset(fields["serials"]),
+            serials=frozenset(serials),
             key_ids=frozenset(fields["key_ids"]),
             users=frozenset(fields["users"]),
             keys=frozenset(map(_blob, fields["keys"])),
@@ -154,6 +156,15 @@ def _list(value: object) -> Sequence[object]:
     if not isinstance(value, list):
         raise ValueError("not a list")
     return value
+
+
+def _serial(value: object) -> int:
+    """A serial number from its text. Numbers were written before texts."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        return int(value)
+    raise ValueError("not a number")
 
 
 def _blob(line: str) -> bytes:

@@ -76,11 +76,17 @@ def test_revokes_each_kind(authority: Authority) -> None:
     assert decode(Revoked().krl((authority.user_ca_public,))).certificates == ()
 
 
+def test_reads_serials_that_were_written_as_numbers() -> None:
+    fields = Revoked(serials=frozenset({7, 2**62 + 1})).to_json()
+    assert fields["serials"] == ["7", str(2**62 + 1)]
+    for serials in (fields["serials"], [7, 2**62 + 1]):
+        assert Revoked.from_json(fields | {"serials": serials}).serials == {7, 2**62 + 1}
+
+
 def test_ignores_serials_of_other_authorities(authority: Authority, tmp_path: Path) -> None:
     other = Authority.open(tmp_path / "other", "example.org", now=lambda: NOON)
     ours, theirs = signed(authority, KEYS[0]), signed(other, KEYS[1])
-    assert ours.serial == theirs.serial
-    krl = decode(Revoked(serials=frozenset({ours.serial})).krl((authority.user_ca_public,)))
+    krl = decode(Revoked(serials=frozenset({ours.serial, theirs.serial})).krl((authority.user_ca_public,)))
     assert revokes(krl, ours.blob)
     assert not revokes(krl, theirs.blob)
 
@@ -137,7 +143,9 @@ def test_ignores_repeated_change(tmp_path: Path) -> None:
         "[]",
         "{}",
         '{"version": 1}',
-        '{"version": 1, "changed": 0, "serials": ["7"], "key_ids": [], "users": [], "keys": []}',
+        '{"version": 1, "changed": 0, "serials": ["seven"], "key_ids": [], "users": [], "keys": []}',
+        '{"version": 1, "changed": 0, "serials": ["-7"], "key_ids": [], "users": [], "keys": []}',
+        f'{{"version": 1, "changed": 0, "serials": ["{2**64}"], "key_ids": [], "users": [], "keys": []}}',
         '{"version": 1, "changed": 0, "serials": 7, "key_ids": [], "users": [], "keys": []}',
         '{"version": 1, "changed": 0, "serials": [-1], "key_ids": [], "users": [], "keys": []}',
         '{"version": 1, "changed": 0, "serials": [], "key_ids": [7], "users": [], "keys": []}',

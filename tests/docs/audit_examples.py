@@ -104,11 +104,11 @@ EXAMPLES: tuple[AuditEvent, ...] = (
         **_INNER, host_key=_HOST_KEY, reason=Reason(ReasonCode.HOST_KEY_UNKNOWN, "no known_hosts file has it")
     ),
     events.CertCreate(
-        **_INNER, type="user", key_id="joe", serial=412, principals=("root",),
+        **_INNER, type="user", key_id="joe", serial="5402761390284613412", principals=("root",),
         valid_until="2026-11-29T14:12:11Z", key=_USER_KEY, purpose="one connection",
     ),
     events.CaRotate(type="user", phase="update", signs=_CA_KEY, trusted=(_CA_KEY,)),
-    events.CaRevoke(what="serial", name="412"),
+    events.CaRevoke(what="serial", name="5402761390284613412"),
     events.LockCreate(
         kind="user", name="joe", by="root", sudo_user="ann", until="2026-11-29T16:00:00Z",
         reason="stolen laptop",

@@ -98,7 +98,7 @@ def _audit_certificate(config: Config, certificate: Certificate, kind: str, err:
     event = events.CertCreate(
         type=kind,
         key_id=certificate.key_id,
-        serial=certificate.serial,
+        serial=str(certificate.serial),
         principals=certificate.principals,
         valid_until=certificate.valid_until_text,
         key=fingerprint(certificate.public_key),

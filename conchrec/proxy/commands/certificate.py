@@ -177,7 +177,7 @@ async def _sign(request: CommandRequest, public: bytes, granted: Grant, purpose:
             cid=request.cid,
             type="user",
             key_id=certificate.key_id,
-            serial=certificate.serial,
+            serial=str(certificate.serial),
             principals=certificate.principals,
             valid_until=certificate.valid_until_text,
             key=fingerprint(public),

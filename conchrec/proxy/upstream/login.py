@@ -211,7 +211,7 @@ class LoginKeys:
                 **access.who(),
                 type="user",
                 key_id=certificate.key_id,
-                serial=certificate.serial,
+                serial=str(certificate.serial),
                 principals=certificate.principals,
                 valid_until=certificate.valid_until_text,
                 purpose="one connection",

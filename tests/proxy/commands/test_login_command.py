@@ -51,7 +51,7 @@ def test_puts_key_with_certificate_into_agent(scene: Scene) -> None:
     assert (new.comment, certificate.key_id, certificate.principals) == (OURS, "joe", ("joe",))
     assert new.lifetime is not None and 3500 < new.lifetime <= 3600
     (created,) = (event for event in events if event["event"] == "cert.create")
-    assert (created["serial"], created["purpose"]) == (certificate.serial, "login")
+    assert (created["serial"], created["purpose"]) == (str(certificate.serial), "login")
 
 
 def test_replaces_earlier_certificate_of_ours_only(scene: Scene) -> None:
