@@ -24,8 +24,8 @@ VARIED = ("-c", "-m")
 VARIED_KEYWORDS = ("ciphers", "macs", "kexalgorithms", "rekeylimit", "compression")
 #: The ssh of the test passes the options for the outer connection to its ProxyCommand in this variable.
 OUTER_OPTIONS = "CONCHREC_OUTER_OPTIONS"
-#: The name of the wrapper of sshd: a ProxyCommand with it leads through the proxy.
-WRAPPED_SSHD = "through-proxy-sshd"
+#: A ProxyCommand with this, or a script that leads to it, starts the wrapper of sshd.
+WRAPPED_SSHD = re.compile(r"sshd\S* -i -f ")
 #: How long an sshd waits for the proxy.
 SECONDS = 60
 
@@ -80,7 +80,7 @@ def proxy_command(arguments: list[str]) -> str:
     """Return where a ProxyCommand is named, in lower case: the arguments, or else the file of ``-F``."""
     words = " ".join(arguments).lower()
     # Also `-nNfF FILE` and `-qFFILE`.
-    match = re.search(r"(?:^| )-[a-zA-Z]*F ?(\S+)", " ".join(arguments))
+    match = re.search(r"(?:^| )-(?!o)[a-zA-Z]*F ?(\S+)", " ".join(arguments))
     if "proxycommand" not in words and match and Path(match[1]).exists():
         words = Path(match[1]).read_text().lower()
     return words if "proxycommand" in words else ""
@@ -97,7 +97,7 @@ def run_ssh(settings: Settings, arguments: list[str]) -> None:
         print(*names, sep="\n")
         return
     command = proxy_command(arguments)
-    if "-V" in arguments or "-G" in arguments or (command and WRAPPED_SSHD not in command):
+    if "-V" in arguments or "-G" in arguments or (command and not WRAPPED_SSHD.search(command)):
         # This test reaches its sshd in another way.
         os.execv(ssh, [ssh, *arguments])
     added = ["-o", "HostKeyAlias=localhost", "-o", f"GlobalKnownHostsFile={settings['known_hosts']}"]
