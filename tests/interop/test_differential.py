@@ -98,10 +98,10 @@ async def _terminals(connection: asyncssh.SSHClientConnection, story: Story) -> 
     process = await connection.create_process("cat; echo after", term_type="xterm", encoding=None)
     process.stdin.write(b"\x04")
     story.append(("^D", *await _ended(process)))
-    process = await connection.create_process("sleep 60", term_type="xterm", encoding=None)
-    await asyncio.sleep(0.2)  # the terminal has to be there before what is typed means anything
+    process = await connection.create_process("echo begun; sleep 60", term_type="xterm", encoding=None)
+    begun = await process.stdout.readline()  # the terminal is there, and what is typed means something
     process.stdin.write(b"\x03")
-    story.append(("^C", *await _ended(process)))
+    story.append(("^C", begun, *await _ended(process)))
 
 
 async def _signals(connection: asyncssh.SSHClientConnection, story: Story) -> None:
