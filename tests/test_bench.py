@@ -326,7 +326,7 @@ async def test_runs_tiny_idle_sessions(stage: Stage) -> None:
         "memory of a session, 2",
         "memory of a session, 3",
     ]
-    assert lines[-2:] == ["3 sessions", "no sessions"]
+    assert lines[-3:] == ["3 sessions", "no sessions", "3 sessions again"]
 
 
 # --- floods

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import re
 import resource
 import sys
@@ -56,17 +55,6 @@ def share_lock_often() -> None:
     digest) holds it for 5 ms by default: one keystroke takes a dozen such calls.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-
-
-def spare_permanent_objects() -> None:
-    """Exclude all objects that exist now, mainly modules and classes, from garbage collection.
-
-    Called when everything is set up. A full collection visits every object that can contain others: in a
-    proxy without users it took 65 ms, in which nothing else ran, and many sessions cause one every few
-    seconds.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def keep_freed_memory() -> bool:

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +45,8 @@ from conchrec.recording.recovery import Recovered
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.store import LocalStore
 from conchrec.service import freed_memory, prune, state_watch, watch
-from conchrec.service.freed_memory import FreedMemory, trim_heap
+from conchrec.service.freed_memory import FreedMemory, return_memory
+from conchrec.service.garbage import bound_collections
 from conchrec.service.listen import arguments_of, listener
 from conchrec.service.notify import ServiceNotifier
 from conchrec.service.pools import Pools
@@ -53,7 +55,6 @@ from conchrec.service.process import (
     keep_secrets,
     raise_file_limit,
     share_lock_often,
-    spare_permanent_objects,
 )
 from conchrec.service.prune import Pruner
 from conchrec.service.reload import Reloader
@@ -176,7 +177,9 @@ class Proxy(MultiService):
         self._ledger_watch = LedgerWatch(self._finisher.ledger, self._pools.on_disk, self.context.emit)
         pruner = Pruner(self.context, self._finisher, self._pools.in_background, self._indexer.schedule)
         self._notifier = ServiceNotifier(os.environ, self._status)
-        memory = FreedMemory(lambda: self.context.registry.connection_count, reactor.seconds, trim_heap)
+        memory = FreedMemory(
+            lambda: self.context.registry.connection_count, reactor.seconds, partial(return_memory, reactor)
+        )
         #: The repeated checks, in this order, with their intervals in seconds.
         self._loops = (
             (LoopingCall(self._state_watch.check), state_watch.SECONDS),
@@ -245,7 +248,7 @@ class Proxy(MultiService):
         for loop, seconds in self._loops:
             loop.start(seconds).addErrback(lambda failure: _log.failure("a check stopped", failure=failure))
         super().startService()  # type: ignore[no-untyped-call]
-        spare_permanent_objects()
+        bound_collections()
         share_lock_often()
         _log.info(
             "conchrec {version} listens on {listen}; recording: {mode}; certificates: @cert-authority * {ca}",

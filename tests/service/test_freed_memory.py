@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import subprocess
 import sys
+import time
+import weakref
+from typing import Any
 
 import pytest
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import Clock
 
-from conchrec.service.freed_memory import LEAST, PAUSE_SECONDS, FreedMemory, trim_heap
+from conchrec.service.freed_memory import LEAST, PAUSE_SECONDS, FreedMemory, return_memory, trim_heap
 
 HEAP = """
 from pathlib import Path
@@ -33,7 +39,7 @@ class Office:
         self.now = 0.0
         self.returned: list[float] = []
         self.memory = FreedMemory(
-            lambda: self.count, lambda: self.now, lambda: self.returned.append(self.now)
+            lambda: self.count, lambda: self.now, lambda count: self.returned.append(self.now)
         )
 
     def check(self, count: int, seconds: float = 10.0) -> int:
@@ -50,17 +56,53 @@ def office() -> Office:
 
 
 def test_returns_memory_after_most_connections_have_ended(office: Office) -> None:
-    assert [office.check(count) for count in (0, 500, 400, 260, 250, 250, 240)] == [0, 0, 0, 0, 1, 1, 1]
+    counts = (0, 500, 410, 320, 250, 240, 230)
+    assert [office.check(count) for count in counts] == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_waits_while_many_connections_end(office: Office) -> None:
+    assert [office.check(count) for count in (500, 240, 100, 30, 30)] == [0, 0, 0, 1, 1]
 
 
 def test_ignores_few_connections(office: Office) -> None:
-    assert [office.check(count) for count in (LEAST - 1, 0)] == [0, 0]
-    assert [office.check(count) for count in (LEAST, 0)] == [0, 1]
+    assert [office.check(count) for count in (LEAST - 1, 0, 0)] == [0, 0, 0]
+    assert [office.check(count) for count in (LEAST, 0, 0)] == [0, 0, 1]
 
 
 def test_pauses_between_returns(office: Office) -> None:
-    assert [office.check(count) for count in (500, 0, 500, 0)] == [0, 1, 1, 1]
+    assert [office.check(count) for count in (500, 0, 0, 500, 0, 0)] == [0, 0, 1, 1, 1, 1]
     assert office.check(0, PAUSE_SECONDS) == 2
+
+
+def test_forgets_cancelled_timers() -> None:
+    """The reactor alone keeps some of them until they are due, in an hour."""
+    reactor: Any = SelectReactor()
+    timers = [reactor.callLater(3600, int) for _ in range(50)]
+    reactor.runUntilCurrent()
+    for timer in timers:
+        timer.cancel()
+    references = [weakref.ref(timer) for timer in timers]
+    del timers, timer
+    reactor.runUntilCurrent()
+    assert all(reference() is not None for reference in references)
+    return_memory(reactor, 0)
+    while any(reference() is not None for reference in references):
+        time.sleep(0.01)
+        reactor.runUntilCurrent()
+
+
+@pytest.mark.parametrize(("connections", "calls"), [(0, ["all", "trim"]), (7, ["new", "trim"])])
+def test_collects_everything_only_if_nobody_is_connected(
+    connections: int, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    for function, name in (("trim_heap", "trim"), ("collect_all", "all"), ("collect_new", "new")):
+        monkeypatch.setattr(f"conchrec.service.freed_memory.{function}", functools.partial(made.append, name))
+    clock = Clock()
+    return_memory(clock, connections)
+    assert made == []
+    clock.advance(1)
+    assert made == calls
 
 
 def test_returns_heap_to_system() -> None:

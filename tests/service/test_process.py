@@ -80,23 +80,6 @@ def test_reports_no_aes_without_cpuinfo(tmp_path: Path) -> None:
     assert knows_aes(tmp_path / "none") is False
 
 
-COLLECTION = """
-import gc, time
-import conchrec.service
-from conchrec.service.process import spare_permanent_objects
-def walked():
-    return len(gc.get_objects())
-before = walked()
-spare_permanent_objects()
-print(before, walked())
-"""
-
-
-def test_collects_only_objects_created_after_start() -> None:
-    before, after = map(int, printed(COLLECTION).split())
-    assert after < before / 20
-
-
 HANDOVER = """
 import sys
 from conchrec.service.process import share_lock_often

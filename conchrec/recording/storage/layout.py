@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
 from pathlib import Path
 
@@ -207,9 +207,14 @@ def _in_order(sids: list[str], pause: Callable[[], None] | None) -> Iterable[str
     return heapq.merge(*runs)
 
 
-@lru_cache(maxsize=1024)
 def _day(sid: str) -> tuple[str, str, str]:
-    year, month, day = time_of(sid).strftime("%Y %m %d").split()
+    return _names_of(time_of(sid).toordinal())
+
+
+@lru_cache(maxsize=16)
+def _names_of(ordinal: int) -> tuple[str, str, str]:
+    # By day, not by id: a text for each of many ended sessions would keep the memory around it.
+    year, month, day = date.fromordinal(ordinal).strftime("%Y %m %d").split()
     return year.zfill(4), month, day
 
 
