@@ -121,9 +121,7 @@ class SessionRecording:
                         str(error),
                         code=ReasonCode.RECORDING_INCOMPLETE,
                     )
-                if not self._is_audited:
-                    self._is_audited = True
-                    self._emit_failure(error, Record.STRICT if self._access.is_strict else Record.BEST_EFFORT)
+                self._audit_failure(error)
             closed(result if isinstance(result, ClosedRecording) else None)
 
         self._complete(recorder)
@@ -138,12 +136,17 @@ class SessionRecording:
             self._give_up(error)
 
     def _handle_sync_failure(self, failure: Failure) -> Failure | None:
-        if not isinstance(failure.value, RecordingError):
+        error = failure.value
+        if not isinstance(error, RecordingError):
             return failure
+        if self.recorder is None:
+            # The session has ended, and does not audit it; or it was given up, and that was audited.
+            self._audit_failure(error)
+            return None
         if self._access.is_strict:
             self._is_audited = True
             return failure
-        self._give_up(failure.value)
+        self._give_up(error)
         return None
 
     def _give_up(self, error: RecordingError) -> None:
@@ -155,6 +158,12 @@ class SessionRecording:
         reason = Reason(ReasonCode.RECORDING_GIVEN_UP, "recording failed; the session went on without it")
         self.close(recorder, reason, lambda closed: None)
         self._emit_failure(error, Record.BEST_EFFORT)
+
+    def _audit_failure(self, error: RecordingError) -> None:
+        """Audit a failure after the end, unless one was audited before."""
+        if not self._is_audited:
+            self._is_audited = True
+            self._emit_failure(error, Record.STRICT if self._access.is_strict else Record.BEST_EFFORT)
 
     def _emit_failure(self, error: RecordingError, policy: Record) -> None:
         access = self._access

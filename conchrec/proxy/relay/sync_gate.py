@@ -16,7 +16,7 @@ class SyncGate:
     """The gate of the ``lanes`` of one channel: one sync at a time, for all messages that wait.
 
     The Deferred of ``sync`` fires when everything that was recorded is on disk. ``failed`` is called if it
-    cannot be written; the messages then are not released, and neither are they while ``is_over()``.
+    cannot be written; the messages then are not released. If ``is_over()``, nothing happens.
     """
 
     __slots__ = ("_failed", "_is_over", "_is_syncing", "_lanes", "_sync")
@@ -59,6 +59,8 @@ class SyncGate:
 
     def _sync_failed(self, failure: Failure) -> None:
         self._is_syncing = False
+        if self._is_over():
+            return
         error = failure.value
         if not isinstance(error, ConchrecError):
             error = ConchrecError(

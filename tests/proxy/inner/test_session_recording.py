@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from conchrec.access.options import Record, SessionOptions
@@ -137,6 +138,22 @@ def test_audits_failure_once_before_close(
     assert stage.recording.is_given_up is (record is Record.BEST_EFFORT)
     stage.close()
     assert len(stage.failures) == 1
+
+
+@pytest.mark.parametrize("record", Record)
+def test_audits_sync_that_fails_after_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Record
+) -> None:
+    """The session does not audit it any more."""
+    stage, sync = Stage(tmp_path, record), Deferred[None]()
+    monkeypatch.setattr(SessionRecorder, "sync", lambda recorder: sync)
+    stage.sync()
+    stage.close()
+    assert stage.failures == []
+    sync.errback(WriteFailed("this session cannot be recorded", os.strerror(errno.EIO)))
+    (event,) = stage.failures
+    assert event.policy == record.value
+    assert stage.ended == []
 
 
 def test_audits_failed_marker_at_end(tmp_path: Path) -> None:

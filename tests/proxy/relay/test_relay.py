@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from conchrec.errors import AccessDenied, ConchrecError, RecordingError
 from conchrec.proxy.relay.admission import SLACK
@@ -390,6 +391,22 @@ def test_reports_observed_messages_that_were_not_forwarded(end: str) -> None:
         (m.CHANNEL_DATA, data(b"to the user"), False),
     ]
     assert m.CHANNEL_DATA not in [entry[0] for entry in stage.target.heard + stage.user.heard]
+
+
+def test_ignores_sync_that_fails_after_end() -> None:
+    sync: Deferred[None] = Deferred()
+    stage = Stage(kind=b"direct-tcpip")
+    stage.relay.open_far(stage.far.left, lambda: sync)
+    stage.grant().send(m.CHANNEL_DATA, data(b"to the user"))
+    stage.pump()
+    stage.near.right.serviceStopped()
+    stage.relay.release()
+    stage.watcher.seen.clear()
+    problems: list[Failure] = []
+    sync.addErrback(problems.append)
+    sync.errback(RecordingError("the disk is gone"))
+    assert problems == []
+    assert stage.watcher.seen == []
 
 
 def test_finishes_when_both_ends_close_at_once() -> None:
