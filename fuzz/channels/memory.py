@@ -135,6 +135,8 @@ class _Port:
 class _Connector:
     def __init__(self, address: IPv4Address) -> None:
         self._address = address
+        #: None before it is connected.
+        self.end: End | None = None
 
     def getDestination(self) -> IPv4Address:
         return self._address
@@ -143,7 +145,9 @@ class _Connector:
         """It is connected at once."""
 
     def disconnect(self) -> None:
-        """The protocol ends it."""
+        """End the connection, as if the protocol did it."""
+        if self.end is not None:
+            self.end.loseConnection()
 
     def connect(self) -> None:
         """It is connected already."""
@@ -179,11 +183,13 @@ class Reactor(Clock):
         """Connect to the target in memory (IReactorTCP)."""
         connector = _Connector(TARGET)
         factory.doStart()
+        factory.startedConnecting(connector)
         if self.refuses:
             self.callLater(0, factory.clientConnectionFailed, connector, Failure(ConnectionRefusedError()))
             return connector
         line = Line(PROXY, TARGET)
         self.lines.append(line)
+        connector.end = line.near
         line.connect(factory.buildProtocol(TARGET), self._accept())
         return connector
 

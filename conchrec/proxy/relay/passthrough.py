@@ -93,6 +93,9 @@ class Passthrough:
 
     def recheck(self, identity: Identity) -> None:
         """End the connection if it would not be allowed to begin now."""
+        if self._has_ended:
+            # It is live until the user's channel is closed, too.
+            return
         self.access.set_identity(identity)
         if self.access.is_strict and (full := self._services.disks.critical):
             text = f"this connection was ended: the disk for {full} is full. Tell your administrator"
@@ -197,7 +200,8 @@ class _TargetSocket(Protocol):
     transport: Any
 
     def __init__(self, owner: Passthrough) -> None:
-        self._owner = owner
+        #: None after the end, and if the dial was cancelled.
+        self._owner: Passthrough | None = owner
         self._is_started = False
         self._is_lost = False
         self._pause_reasons: tuple[str, ...] = ()
@@ -214,16 +218,19 @@ class _TargetSocket(Protocol):
             self._pause_or_resume()
 
     def dataReceived(self, data: bytes) -> None:
-        self._owner.from_target(data)
+        if self._owner is not None:
+            self._owner.from_target(data)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
         self._is_lost = True
-        self._owner.end(Reason(ReasonCode.TARGET_CLOSED, "the target closed the connection"))
+        owner = self._owner
         self.release()
+        if owner is not None:
+            owner.end(Reason(ReasonCode.TARGET_CLOSED, "the target closed the connection"))
 
     def release(self) -> None:
         """Forget the owner, which refers to this object: it gets nothing from the target any more."""
-        del self._owner
+        self._owner = None
 
     def send(self, data: bytes) -> None:
         """Send bytes to the target."""
