@@ -1,18 +1,22 @@
 """A program that prints what the ended connections of each scenario leave in the proxy.
 
 ``python -m tests.golden.left_objects`` prints a JSON object: for each scenario two lists of types, of the
-main objects of connections that still exist, and of all objects in cycles of references. It plays them with
-the garbage collector off, ends the connections, and lets time pass. It is a program of its own, because
-pytest-twisted runs tests in greenlets, which keep the frames of errors.
+main objects of connections that still exist, and of all objects in cycles of references, and a list of the
+unexpected errors that were logged. It plays them with the garbage collector off, ends the connections, and
+lets time pass. It is a program of its own, because pytest-twisted runs tests in greenlets, which keep the
+frames of errors.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from unittest.mock import patch
+
+from twisted.logger import capturedLogs
 
 from conchrec.proxy.inner.server import TargetServer
 from conchrec.proxy.inner.session import Session
@@ -30,6 +34,7 @@ from conchrec.ssh.key_exchange import KeyExchange
 from conchrec.ssh.transport_base import SSHTransport
 from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.userauth_server import UserAuthServer
+from fuzz.channels import wire as w
 from fuzz.channels.memory import End, Line
 from tests.golden import test_scenarios
 from tests.golden.codes import Codes
@@ -69,8 +74,23 @@ def _flow(scene: Scene) -> None:
     scene.settle()
 
 
-def _cut_everywhere(codes: Codes) -> Scene:
-    """Cut the connections after each of the deliveries of a flow: in key exchanges, logins and sessions."""
+def _all(lines: Sequence[Line]) -> Sequence[Line]:
+    return lines
+
+
+def _user(lines: Sequence[Line]) -> Sequence[Line]:
+    return lines[:1]
+
+
+def _target(lines: Sequence[Line]) -> Sequence[Line]:
+    return lines[1:]
+
+
+def _cut_everywhere(which: Callable[[Sequence[Line]], Sequence[Line]], codes: Codes) -> Scene:
+    """Cut connections after each of the deliveries of a flow: in key exchanges, logins and sessions.
+
+    Those that are not cut end later.
+    """
     scene, deliver, count = Scene(codes), Line.deliver, 0
     for most in range(1, 10_000):
         left = most
@@ -88,9 +108,24 @@ def _cut_everywhere(codes: Codes) -> Scene:
                 _flow(scene)
             break
         except _Interrupted:
+            for line in which(scene.reactor.lines):
+                line.cut()
+            # The owners of what was cut have dropped their parts before the next delivery.
+            scene.reactor.advance(0)
+            scene.settle()
             scene.disconnect()
             count += 1
     assert count > LEAST_DELIVERIES
+    return scene
+
+
+def _limited_bandwidth(codes: Codes) -> Scene:
+    """The connection ends while it pauses because of the bandwidth."""
+    scene = Scene(codes, settings={"limits": {"bandwidth_per_user": "20KiB"}})
+    scene.begin()
+    scene.session()
+    scene.ask(b"exec", w.text(b"cat"))
+    scene.say(bytes(60_000))
     return scene
 
 
@@ -110,15 +145,20 @@ def _name(item: object) -> str:
     return f"{type(item).__module__}.{type(item).__qualname__}"
 
 
-def left_objects(play: Callable[[Codes], Scene]) -> tuple[list[str], list[str]]:
-    """Play a scenario and end its connections. Return the types of what is left."""
+def left_objects(play: Callable[[Codes], Scene]) -> tuple[list[str], list[str], list[str]]:
+    """Play a scenario and end its connections. Return the types of what is left, and errors."""
     # The proxy of the scenario before.
     gc.collect()
     gc.disable()
-    scene = play(Codes())
-    scene.disconnect()
-    scene.settle(SETTLED)
+    with capturedLogs() as logged:
+        scene = play(Codes())
+        scene.disconnect()
+        scene.settle(SETTLED)
     scene.reactor.lines.clear()
+    failures = [entry for entry in logged if "log_failure" in entry]
+    errors = [f"{entry['log_format']}: {entry['log_failure'].getErrorMessage()}" for entry in failures]
+    # They may refer to what is looked for.
+    del failures, logged
     owners = sorted(_name(item) for item in gc.get_objects() if isinstance(item, OWNERS))
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.collect()
@@ -126,12 +166,15 @@ def left_objects(play: Callable[[Codes], Scene]) -> tuple[list[str], list[str]]:
     garbage = sorted(name for name in map(_name, gc.garbage) if name.startswith("conchrec."))
     gc.garbage.clear()
     scene.close()
-    return owners, garbage
+    return owners, garbage, errors
 
 
 #: What is played besides the scenarios.
 MORE: dict[str, Callable[[Codes], Scene]] = {
-    "cut everywhere": _cut_everywhere,
+    "cut everywhere": partial(_cut_everywhere, _all),
+    "user cut everywhere": partial(_cut_everywhere, _user),
+    "target cut everywhere": partial(_cut_everywhere, _target),
+    "limited bandwidth": _limited_bandwidth,
     "self reference": _self_reference,
 }
 

@@ -21,7 +21,7 @@ from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.python.failure import Failure
 
 from conchrec.clock import Clock
-from conchrec.errors import Busy, ConchrecError, Unreachable, UpstreamError
+from conchrec.errors import Busy, ConchrecError, Unreachable, UpstreamError, without_traceback
 from conchrec.model import Target
 from conchrec.proxy.dial.handshake_gate import Gate, Slot
 from conchrec.reasons import Reason, ReasonCode
@@ -194,7 +194,7 @@ class Dialer:
                 try:
                     return await self._connect_one(target, address, slot, deadline, make)
                 except HandshakeDropped as dropped:
-                    problem = Busy(_dropped_text(target, dropped.why))
+                    problem = Busy(_dropped_text(target, without_traceback(dropped).why))
                 except UpstreamError as error:
                     if not isinstance(problem, Busy):
                         problem = error

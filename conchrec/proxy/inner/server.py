@@ -307,7 +307,8 @@ class TargetServer:
         return self._access.denied is not None or self.upstream.state is UpstreamState.LOST
 
     def _end_soon_if_useless(self) -> None:
-        if self._is_useless:
+        # A session whose channel the target has not granted may end later than this connection.
+        if not self._has_ended and self._is_useless:
             self._end_soon()
 
     def _end_soon(self) -> None:

@@ -279,8 +279,11 @@ class TargetConnections:
         )
         self._servers.add(server)
 
+        # A pause may be longer than the connection: the server has no upstream then.
+        upstream = server.upstream
+
         def pause(on: bool) -> None:
-            server.upstream.brake("bandwidth", on)
+            upstream.brake("bandwidth", on)
             tunnel.hold("bandwidth", on)
 
         self._meter(access, tunnel, pause)
