@@ -19,10 +19,15 @@ def without_traceback(error: E) -> E:
     A traceback refers to its frames, these to all that was at work, and that often to the error again.
     Nothing of it would be freed before a full garbage collection.
     """
-    cause: BaseException | None = error
-    while cause is not None:
-        cause.__traceback__ = None
-        cause = cause.__cause__ or cause.__context__
+    # An error that is raised twice may be a cause of its own cause.
+    seen: set[int] = set()
+    causes: list[BaseException | None] = [error]
+    while causes:
+        cause = causes.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            cause.__traceback__ = None
+            causes += (cause.__cause__, cause.__context__)
     return error
 
 
