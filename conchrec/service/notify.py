@@ -60,7 +60,7 @@ class ServiceNotifier:
         if not self._reloads:
             self.ready()
 
-    def stopping(self) -> None:
+    def report_stop(self) -> None:
         """The service ends its sessions, and then itself."""
         self._send("STOPPING=1", "STATUS=ends all sessions")
 

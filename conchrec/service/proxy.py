@@ -262,7 +262,7 @@ class Proxy(MultiService):
 
     async def _stop(self) -> None:
         context = self.context
-        self._notifier.stopping()
+        self._notifier.report_stop()
         context.registry.stop()
         for loop, _ in self._loops:
             if loop.running:

@@ -32,7 +32,7 @@ def test_reports_life_of_service(manager: NotifySocket) -> None:
     notifier = notifier_of(manager)
     assert manager.messages() == []
     notifier.ready()
-    notifier.stopping()
+    notifier.report_stop()
     assert manager.messages() == ["READY=1\nSTATUS=fine", "STOPPING=1\nSTATUS=ends all sessions"]
 
 
@@ -104,5 +104,5 @@ def test_runs_without_systemd(address: str) -> None:
         notifier.reload_begins()
         notifier.reload_ends()
         notifier.report()
-        notifier.stopping()
+        notifier.report_stop()
     assert len(logged) == (1 if address.startswith("/") else 0)
