@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ TESTS = (
     "rekey",
     "scp3",
     "sftp-uri",
+    "ssh-tty",
     "stderr-after-eof",
     "stderr-data",
     "transfer",
@@ -65,10 +68,33 @@ TESTS = (
 )
 #: Those that vary the options of ssh which ``--outer`` uses for the connection to the proxy.
 OUTER_TESTS = ("cipher-speed", "kextype", "proxy-connect", "rekey", "transfer", "try-ciphers")
-#: Why tests fail with the proxy, as they must.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Why a test fails with the proxy, as it must, and with which lines."""
+
+    lines: str
+    reason: str
+    since: tuple[int, int] = (0, 0)
+
+
 DIFFERENCES = {
-    "banner": "text of a target is marked with its name",
-    "proxy-connect": "sshd has a peer with an address; and a login must not contain a colon",
+    "banner": Difference(
+        lines=r"banner size \d+ mismatch", reason="text of a target is marked with its name"
+    ),
+    "multiplex": Difference(
+        lines="conninfo", reason="a client with a ProxyCommand knows no address", since=(10, 3)
+    ),
+    "proxy-connect": Difference(
+        lines="bad SSH_CONNECTION comp=.*|ssh proxyconnect failed",
+        reason="sshd sees an address; and a login must not contain a colon",
+    ),
+    "rekey": Difference(
+        lines="no rekeying occurred",
+        reason="the file is smaller than the least limits.rekey_bytes",
+        since=(9, 9),
+    ),
 }
 KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
 WRAPPER = Path(__file__).with_name("wrapper.py")
@@ -79,6 +105,23 @@ LIMITS: Settings = {"limits": {"rekey_bytes": "1MiB", "rekey_time": "5s"}}
 OPTIONS: Settings = {"port_forwarding": True, "forward_agent": True}
 LARGE = 3 << 19
 SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one test printed, and the lines that say what failed."""
+
+    is_ok: bool
+    output: str
+    failures: Sequence[str]
+
+    def explained(self, test: str, version: tuple[int, int]) -> Difference | None:
+        """Return the difference that explains all failures."""
+        difference = DIFFERENCES.get(test)
+        if difference is None or version < difference.since or not self.failures:
+            return None
+        matches = [re.fullmatch(difference.lines, line) for line in self.failures]
+        return difference if all(matches) else None
 
 
 class Programs:
@@ -132,8 +175,14 @@ class Programs:
         wrapper.chmod(0o755)
         return wrapper
 
-    async def run(self, test: str, *, authority: Path, through_proxy: bool) -> tuple[bool, str]:
-        """Run one test. Return whether it is ok, and what it printed."""
+    async def version(self) -> tuple[int, int]:
+        """Return the version of these programs."""
+        match = re.search(r"OpenSSH_(\d+)\.(\d+)", (await run(self.source / "ssh", "-V")).errors)
+        assert match is not None, f"no OpenSSH: {self.source}"
+        return int(match[1]), int(match[2])
+
+    async def run(self, test: str, *, authority: Path, through_proxy: bool) -> Outcome:
+        """Run one test."""
         wrappers = self.wrappers if through_proxy else {}
         variables = {
             name: str(self.source / program)
@@ -160,13 +209,17 @@ class Programs:
         env = environment(
             BUILDDIR=str(self.source),
             EGREP="grep -E",
+            SHELL="/bin/sh",
             TEST_SHELL="sh",
             **{f"TEST_SSH_{name}": value for name, value in variables.items()},
         )
         scripts = self.source / "regress"
         command = ("sh", scripts / "test-exec.sh", self.directory, scripts / f"{test}.sh")
+        log = self.directory / "failed-regress.log"
+        log.unlink(missing_ok=True)
         result = await run(*command, env=env, directory=scripts, within=SECONDS)
-        return result.code == 0, result.text + result.errors
+        failures = re.findall("^FAIL: (.*?) *$", log.read_text() if log.exists() else "", re.MULTILINE)
+        return Outcome(is_ok=result.code == 0, output=result.text + result.errors, failures=failures)
 
 
 async def start_proxy(stage: Stage, keys: Sequence[Key]) -> House:
@@ -189,24 +242,27 @@ async def run_tests(args: argparse.Namespace, directory: Path) -> int:
         house = await start_proxy(stage, keys)
         programs.make_wrappers(house, Person(name="joe", key=keys[0]), is_outer=args.outer)
         authority = house.proxy.directory / "state" / "user_ca.pub"
+        version = await programs.version()
         for test in args.tests:
             begin = time.monotonic()
-            is_ok, output = await programs.run(test, authority=authority, through_proxy=not args.direct)
-            verdict = "skipped" if "SKIPPED: " in output else "ok"
-            if not is_ok:
-                print(output)
+            outcome = await programs.run(test, authority=authority, through_proxy=not args.direct)
+            verdict = "skipped" if "SKIPPED: " in outcome.output else "ok"
+            if not outcome.is_ok:
+                print(outcome.output)
                 verdict = "FAILED"
-                if not args.direct:
-                    is_ok, output = await programs.run(test, authority=authority, through_proxy=False)
-                    verdict += "" if is_ok else ", and without the proxy, too"
-                    if is_ok and test in DIFFERENCES:
-                        verdict += f": {DIFFERENCES[test]}"
-                    elif is_ok:
-                        failed.append(test)
+                if difference := outcome.explained(test, version):
+                    verdict = f"differs: {difference.reason}"
+                elif (
+                    args.direct
+                    or (await programs.run(test, authority=authority, through_proxy=False)).is_ok
+                ):
+                    failed.append(test)
+                else:
+                    verdict = "FAILED, and without the proxy, too"
             print(f"{test}: {verdict} ({time.monotonic() - begin:.0f} s)", flush=True)
         if args.keep:
             args.keep.mkdir(parents=True, exist_ok=True)
-            for log in stage.short.glob("*.log"):
+            for log in filter(Path.exists, stage.short.glob("*.log")):
                 shutil.copy(log, args.keep)
             (args.keep / "proxy.log").write_text(house.proxy.log)
     finally:
