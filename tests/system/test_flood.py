@@ -18,7 +18,7 @@ from tests.support.house import House, build
 from tests.support.otherclients import paramiko_connections
 from tests.support.process import Process
 from tests.support.stage import Stage
-from tests.support.wait import LONG, fact, in_thread
+from tests.support.wait import LONG, becomes, fact, in_thread
 
 FLOOD = 2000
 #: What one who has not logged in may cost, in KiB.
@@ -157,11 +157,7 @@ async def test_limits_rate_of_sessions_and_commands(stage: Stage) -> None:
         result = await house.client().ssh("proxy", "hosts")
         return result.code == 1 and "joe has 1 open, which is the limit (commands)" in result.errors
 
-    for _ in range(30):
-        if await is_refused():
-            break
-    else:
-        pytest.fail("nothing is refused")
+    await becomes(is_refused, True, "nothing is refused")
     await held.stop()
     await first.stop()
 

@@ -180,11 +180,7 @@ async def test_ends_sessions_of_locked_user(stage: Stage, what: str) -> None:
     async def is_in() -> bool:
         return (await house.client().ssh("web1", "true")).code == 0
 
-    for _ in range(20):
-        if await is_in():
-            break
-    else:
-        pytest.fail("still locked")
+    await becomes(is_in, True, "still locked")
 
 
 @pytest.mark.parametrize("what", ["user", "target"])
