@@ -86,7 +86,7 @@ class Spool:
 
     __slots__ = (
         "_closed", "_closing", "_compressor", "_file", "_hash", "_is_entry_synced", "_sync_entry",
-        "lines", "size", "stored", "sync_requested",
+        "_sync_problem", "lines", "size", "stored", "sync_requested",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +102,8 @@ class Spool:
         self._sync_entry = entry
         self._compressor = packer
         self._is_entry_synced = False
+        #: Why a sync failed; None if none did.
+        self._sync_problem: OSError | None = None
         self._hash = hashlib.sha256()
         # One thread may close the descriptor while another is about to sync it. The data path does not use
         # this lock.
@@ -165,16 +167,23 @@ class Spool:
             self._hash.update(piece)
 
     def sync(self) -> None:
-        """Sync the file to the disk. Blocks, so it runs in a thread. Raises RecordingError."""
+        """Sync the file to the disk. Blocks, so it runs in a thread. Raises RecordingError.
+
+        After a failure each sync fails: the kernel reports lost data once (fsync(2)).
+        """
         with self._closing:
-            if not self._closed:
-                try:
-                    self._file.sync()
-                    if not self._is_entry_synced:
-                        self._sync_entry()
-                        self._is_entry_synced = True
-                except OSError as error:
-                    raise recording_error(error) from error
+            if self._closed:
+                return
+            if self._sync_problem is not None:
+                raise recording_error(self._sync_problem)
+            try:
+                self._file.sync()
+                if not self._is_entry_synced:
+                    self._sync_entry()
+                    self._is_entry_synced = True
+            except OSError as error:
+                self._sync_problem = OSError(error.errno, error.strerror)
+                raise recording_error(error) from error
 
     def close(self) -> None:
         """Close the file, which releases its lock. Runs in a thread; may be called twice."""

@@ -89,6 +89,17 @@ def test_converts_errors_of_sync() -> None:
         Spool(FailingFile(syncs=False)).sync()
 
 
+def test_fails_at_each_sync_after_one_has_failed() -> None:
+    """The data that was lost is not on the disk, even if the next sync succeeds."""
+    file = FailingFile(syncs=False)
+    spool = Spool(file)
+    for syncs in (False, True, True):
+        file.syncs = syncs
+        with pytest.raises(WriteFailed, match="Input/output error"):
+            spool.sync()
+    assert file.synced == 0
+
+
 def test_syncs_directory_entry_once() -> None:
     calls: list[str] = []
     file = FailingFile()
