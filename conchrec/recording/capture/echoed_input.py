@@ -1,9 +1,9 @@
 """Decides which of the user's input may be recorded: only what the target's terminal shows while it is typed.
 
 Passwords are typed with echo off. The proxy cannot see that setting; it sees whether the input comes back. So
-input is held until the line on the screen contains it, at the position of the cursor when it was typed. It is
-dropped where something else appears there, where the line ends, or after some time. Keys that draw nothing
-(Enter, arrows, control keys) are recorded, unless they come among letters that are still held.
+input is held until it is drawn on the line, at the position of the cursor when it was typed. It is dropped
+where something else is drawn there, where the line ends, or after some time. Keys that draw nothing (Enter,
+arrows, control keys) are recorded, unless they come among letters that are still held.
 
 Nothing is recorded that was not also shown on the screen, and so is in the recording anyway, except for such
 keys and their number. Of programs that draw the whole screen, and of shells that draw their line again at
@@ -111,6 +111,7 @@ class EchoFilter:
         if not self._held:
             self._since = now
             self._column = self._line.column
+            self._line.mark()
         if not _DRAWS.match(key):
             self._held[-1].keys.append(key)
         elif not self._held or self._held[-1].keys:
@@ -120,13 +121,13 @@ class EchoFilter:
         self._size += len(key)
 
     def _match_shown(self) -> list[str]:
-        """Return the held letters that stand where the cursor was. They count where all of them, or all that
-        is shown there, are the same."""
+        """Return the held letters that were drawn where the cursor was. They count where all of them, or all
+        that was drawn there, are the same."""
         kept: list[str] = []
         while self._held:
             first = [run.letters for _, run in zip(range(_RUNS), self._held, strict=False)]
             expected = "".join(first)[:_WINDOW]
-            shown = self._line.letters(self._column, len(expected))
+            shown = self._line.new_letters(self._column, len(expected))
             if not shown or not expected.startswith(shown):
                 break
             kept += self._take_letters(len(shown))

@@ -64,6 +64,15 @@ class ShownLine:
         """Return at most ``count`` letters of the line, from the column ``start`` on."""
         return self._read().letters(start, count)
 
+    def mark(self) -> None:
+        """Begin the time of ``new_letters``."""
+        self._read().mark()
+
+    def new_letters(self, start: int, count: int) -> str:
+        """Return at most ``count`` letters of the line, from the column ``start`` on, that were drawn since
+        ``mark``. ``start`` is not left of the cursor of then."""
+        return self._read().new_letters(start, count)
+
     def before_cursor(self, limit: int) -> str | None:
         """Return what is left of the cursor, or None where that is more than ``limit`` letters."""
         column = self.column

@@ -12,6 +12,7 @@ that is produced, stay within a constant factor of the input. Without allowance 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from conchrec.recording.terminal.sanitize import SafeOutput
 from conchrec.text import escape
@@ -30,6 +31,18 @@ _PIECE = re.compile(
     "\x1b\\[(?P<private>[<-?]?)(?P<numbers>[0-9:;]*)[ -/]*(?P<final>[@-~])"
     "|\x1b[ -/]*[0-~]|(?P<control>[\x00-\x1f])"
 )
+
+
+class _EarlierLetter(str):
+    """A cell that was drawn before ``mark``."""
+
+    __slots__ = ()
+
+
+@lru_cache(maxsize=1024)
+def _earlier(letter: str) -> _EarlierLetter:
+    """The cell for a letter; the same one for all cells with it, because of its size."""
+    return _EarlierLetter(letter)
 
 
 class Transcript:
@@ -53,6 +66,26 @@ class Transcript:
     def letters(self, start: int, count: int) -> str:
         """Return at most ``count`` letters of the incomplete line, from the column ``start`` on."""
         return "".join(self._line[start : start + count])
+
+    def mark(self) -> None:
+        """From now on, ``new_letters`` returns what is drawn right of the cursor. A letter that is drawn over
+        the same letter is new, too."""
+        here = self._column
+        if here < len(self._line):
+            self._line[here:] = [
+                letter if type(letter) is _EarlierLetter else _earlier(letter)
+                for letter in self._line[here:]
+            ]
+
+    def new_letters(self, start: int, count: int) -> str:
+        """Return at most ``count`` letters of the incomplete line, from the column ``start`` on, up to the
+        first one that was drawn before ``mark``. ``start`` is not left of the cursor of then."""
+        cells = self._line[start : start + count]
+        for number, letter in enumerate(cells):
+            if type(letter) is _EarlierLetter:
+                del cells[number:]
+                break
+        return "".join(cells)
 
     def feed(self, text: str) -> str:
         """Return the lines that this text completes, each with its newline, safe to print."""

@@ -90,6 +90,27 @@ def test_drops_password_shown_as_stars() -> None:
     assert terminal.kept == "\r"
 
 
+@pytest.mark.parametrize("between", ["", "\a", "\x1b[7m", "\x1b[9C", "\x1b[9Cx", "\t\t", "\r", "\b"])
+def test_drops_password_that_is_on_the_line_before(between: str) -> None:
+    """The cursor stands on letters that were drawn earlier, and something else happens."""
+    terminal = Terminal()
+    terminal.shows("secret? (password)\r")
+    terminal.types("secret")
+    terminal.shows(between)
+    terminal.types("\r")
+    terminal.shows("\r\n")
+    assert terminal.results == ["<dropped>", "\r"]
+
+
+@pytest.mark.parametrize("drawn", ["l", "\x1b[@l", "llo\b\b", "\x1b[Kllo\x1b[2D"])
+def test_keeps_letter_that_is_typed_before_the_same_letter(drawn: str) -> None:
+    terminal = Terminal()
+    terminal.shows("$ helo\x1b[2D")
+    terminal.types("l")
+    terminal.shows(drawn)
+    assert terminal.results == ["l"]
+
+
 def test_drops_input_that_is_echoed_late() -> None:
     """A password that takes long to type, and a program that prints it afterwards."""
     terminal = Terminal()
@@ -168,8 +189,8 @@ def test_keeps_only_letters_that_were_shown(pieces: list[str]) -> None:
     letters = [
         letter
         for result in terminal.results
-        if result != "<dropped>" and not result.startswith("\x1b")
-        for letter in re.sub("\x1b\\[A?", "", result)
+        if result != "<dropped>"
+        for letter in re.sub("\x1b\\[[0-9]* *[@-~]", "", result)  # keys that draw nothing
     ]
     rest = iter(shown)
     assert all(letter in rest for letter in letters if letter.isalnum())

@@ -54,3 +54,18 @@ def test_reads_any_parts_alike_and_prints_safe_text(raw: str, at: int) -> None:
     whole = read(raw)
     assert read(raw[:at], raw[at:]) == whole
     assert all(letter.isprintable() or letter == "\n" for letter in whole)
+
+
+@pytest.mark.parametrize(
+    ("output", "new"),
+    [
+        ("", ""), ("\r\x1b[7m\t", ""), ("cde", "cde"), ("c", "c"), ("\x1b[CX", ""), ("\x1b[P", ""),
+        ("\x1b[@X", "X"), ("\x1b[KXY", "XY"), ("\nabXY", "XY"),
+    ],
+)  # fmt: skip
+def test_tells_new_letters_from_earlier_ones(output: str, new: str) -> None:
+    transcript = Transcript()
+    transcript.feed("abcdef\rab")
+    transcript.mark()
+    transcript.feed(output)
+    assert transcript.new_letters(2, 10) == new
