@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.client import AccessMethod
 from tests.support.house import House
-from tests.support.process import descendants
+from tests.support.process import descendants, send
 from tests.support.wait import fact
 
 MIB = 1024 * 1024
@@ -203,16 +203,17 @@ async def test_limits_memory_for_stalled_reader(house: House) -> None:
     process = house.client().start("web1", "echo begun; cat /dev/zero | tr '\\0' x", stdin=b"")
     await process.says("begun")
     base = house.proxy.memory()
-    for child in _family(process.pid):
-        os.kill(child, signal.SIGSTOP)  # its pipes and sockets fill
+    family = descendants(process.pid)
+    process.kill(signal.SIGSTOP)  # its pipes and sockets fill
+    send(family, signal.SIGSTOP)
     try:
         size = -1
         while size != (size := sum(path.stat().st_size for path in house.proxy.casts())):
             await house.proxy.command("ca", "status")  # some real time for the stream to come to a halt
         assert house.proxy.memory() - base < 8 * MIB
     finally:
-        for child in _family(process.pid):
-            os.kill(child, signal.SIGCONT)
+        process.kill(signal.SIGCONT)
+        send(family, signal.SIGCONT)
     process.kill()
     await process.wait()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 
 import pytest
@@ -12,7 +11,7 @@ from conchrec.ssh.wire import string
 from tests.support.client import AccessMethod
 from tests.support.house import House, build, role
 from tests.support.otherclients import paramiko_connections, send_request
-from tests.support.process import descendants
+from tests.support.process import descendants, send
 from tests.support.stage import Stage
 from tests.support.wait import LONG, block, fact, in_thread
 from tests.system.test_live_change import reloaded
@@ -88,8 +87,7 @@ async def test_ends_session_when_target_is_killed(stage: Stage) -> None:
     process = house.client().start("web1", "echo begun; cat")
     await process.says("begun\n")
     assert house.target.process.pid is not None
-    for pid, _ in reversed(descendants(house.target.process.pid)):
-        os.kill(pid, signal.SIGKILL)
+    send(reversed(descendants(house.target.process.pid)), signal.SIGKILL)
     result = await process.wait()
     assert result.code == 255, str(result)
     recording = await house.proxy.finished_one()
@@ -103,14 +101,12 @@ async def test_relays_keepalives_of_user_to_target(stage: Stage) -> None:
     process = house.client().start(*alive, "web1", "echo begun; cat")
     await process.says("begun\n")
     assert house.target.process.pid is not None
-    stopped = [pid for pid, _ in descendants(house.target.process.pid)]
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+    stopped = descendants(house.target.process.pid)
+    send(stopped, signal.SIGSTOP)
     try:
         result = await process.wait()
     finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+        send(stopped, signal.SIGCONT)
     assert result.code == 255
     assert "not responding" in result.errors, str(result)
 
@@ -123,14 +119,12 @@ async def test_ends_session_when_target_answers_no_keepalive(stage: Stage) -> No
     process = house.client().start("web1", "echo begun; cat")
     await process.says("begun\n")
     assert house.target.process.pid is not None
-    stopped = [pid for pid, _ in descendants(house.target.process.pid)]
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+    stopped = descendants(house.target.process.pid)
+    send(stopped, signal.SIGSTOP)
     try:
         result = await process.wait()
     finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+        send(stopped, signal.SIGCONT)
     assert result.code == 255
     assert f"conchrec: localhost:{house.target.port} no longer answers keepalive requests" in result.errors
     assert (await house.proxy.finished_one()).manifest is not None
@@ -142,16 +136,16 @@ async def test_ends_session_when_user_answers_no_keepalive(stage: Stage) -> None
     process = house.client().start("web1", "echo begun; cat")
     await process.says("begun\n")
     assert process.pid is not None
-    stopped = [process.pid, *(pid for pid, _ in descendants(process.pid))]
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+    stopped = descendants(process.pid)
+    process.kill(signal.SIGSTOP)
+    send(stopped, signal.SIGSTOP)
     try:
         (event,) = await house.proxy.audited("client.disconnect")
         assert event["reason"] == "the client no longer answers keepalive requests"
         assert (await house.proxy.finished_one()).manifest is not None
     finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+        process.kill(signal.SIGCONT)
+        send(stopped, signal.SIGCONT)
     assert (await process.wait()).code == 255
 
 

@@ -8,8 +8,8 @@ import signal
 import struct
 import termios
 import tty
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -229,12 +229,7 @@ class Process:
             self.kill(signal.SIGKILL)
             await fact(lambda: self.exited, lambda: f"it cannot be ended:\n{self}", within)
         finally:
-            for pid, started in family:
-                if _started(pid) == started:  # not another process that got its number meanwhile
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
+            send(family, signal.SIGKILL)
             self._transport.loseConnection()  # type: ignore[no-untyped-call]
 
     def _result(self) -> Result:
@@ -287,6 +282,14 @@ def descendants(pid: int) -> list[tuple[int, str]]:
             pids.append((child, _started(child)))
             todo.append(child)
     return pids
+
+
+def send(processes: Iterable[tuple[int, str]], number: int) -> None:
+    """Send a signal to processes from ``descendants``, except those that have ended since."""
+    for pid, started in processes:
+        if _started(pid) == started:  # not another process that got its number meanwhile
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def _started(pid: int) -> str:
