@@ -1,15 +1,20 @@
-"""Deferreds for those who wait for the first key exchange, or for the end, of a connection."""
+"""Those who wait for the first key exchange, or for the end, of a connection."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.ssh.disconnect import ConnectionEnd, ConnectionGone
 
+_log = Logger()
+
 
 class ConnectionWaiters:
-    """Fires Deferreds when the first key exchange is done, and when the connection has ended."""
+    """Calls those who wait when the first key exchange is done, and when the connection has ended."""
 
     __slots__ = (
         "_end", "_is_secure", "_lost", "_secure",
@@ -19,7 +24,7 @@ class ConnectionWaiters:
         self._is_secure = False
         self._end: ConnectionEnd | None = None
         self._secure: list[Deferred[None]] = []
-        self._lost: list[Deferred[ConnectionEnd]] = []
+        self._lost: list[Callable[[ConnectionEnd], object]] = []
 
     def when_secure(self) -> Deferred[None]:
         """Return a Deferred that fires after the first key exchange.
@@ -38,11 +43,18 @@ class ConnectionWaiters:
     def when_lost(self) -> Deferred[ConnectionEnd]:
         """Return a Deferred that fires when the connection has ended, for any reason. It never fails."""
         done: Deferred[ConnectionEnd] = Deferred()
-        if self._end is not None:
-            done.callback(self._end)
-        else:
-            self._lost.append(done)
+        self.on_lost(done.callback)
         return done
+
+    def on_lost(self, callback: Callable[[ConnectionEnd], object]) -> None:
+        """Call ``callback`` when the connection has ended, for any reason; now, if it has.
+
+        It takes a quarter of the memory of a Deferred, which is there as long as the connection.
+        """
+        if self._end is not None:
+            callback(self._end)
+        else:
+            self._lost.append(callback)
 
     def secure(self) -> None:
         """Fire the Deferreds that wait for the first key exchange."""
@@ -52,14 +64,17 @@ class ConnectionWaiters:
             done.callback(None)
 
     def end(self, end: ConnectionEnd) -> None:
-        """Fire the Deferreds that wait for the end, and fail those that wait for the key exchange."""
+        """Call those who wait for the end, and fail the Deferreds that wait for the key exchange."""
         self._end = end
         secure, self._secure = self._secure, []
         for done in secure:
             done.errback(_failure(end))
         lost, self._lost = self._lost, []
-        for over in lost:
-            over.callback(end)
+        for callback in lost:
+            try:
+                callback(end)
+            except Exception:
+                _log.failure("unexpected error while a connection ended")
 
 
 def _failure(end: ConnectionEnd) -> Failure:

@@ -157,6 +157,10 @@ class SSHTransport(Protocol):
         """Return a Deferred that fires when the connection has ended, for any reason. It never fails."""
         return self._waiters.when_lost()
 
+    def on_lost(self, callback: Callable[[ConnectionEnd], object]) -> None:
+        """Call ``callback`` when the connection has ended, for any reason; now, if it has."""
+        self._waiters.on_lost(callback)
+
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
         """Set the producer, which is paused while messages wait for the socket or for new keys."""
         self._backpressure.attach(producer)

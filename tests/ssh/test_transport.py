@@ -702,3 +702,17 @@ def test_does_not_enter_reader_twice() -> None:
     pair.client_line.unsent.clear()
     pair.server.dataReceived(first)
     assert order == [b"begin 1", b"end 1", b"begin 2", b"end 2"]
+
+
+def test_calls_all_who_wait_for_end_if_one_fails() -> None:
+    pair = Pair().secure()
+    ends: list[ConnectionEnd] = []
+
+    def fail(end: ConnectionEnd) -> None:
+        raise ValueError("a bug")
+
+    pair.server.on_lost(fail)
+    pair.server.on_lost(ends.append)
+    pair.cut()
+    pair.server.on_lost(ends.append)
+    assert ends == [pair.server.lost, pair.server.lost]

@@ -355,7 +355,7 @@ def identification_of(transport: ClientTransport) -> Deferred[bytes]:
             done.callback(identification)
 
     transport.on_identification(received)
-    transport.when_lost().addCallback(lost)
+    transport.on_lost(lost)
     return done
 
 

@@ -114,7 +114,7 @@ class TargetServer:
     def start(self) -> None:
         """Start the SSH server on the tunnel."""
         # Called after the last message was handled, which may be later than the end of the tunnel.
-        self._transport.when_lost().addCallback(lambda lost: self._closed())
+        self._transport.on_lost(self._closed)
         self._tunnel.on_pressure = lambda on: self.upstream.brake("tunnel", on)
         self._tunnel.start(self._transport)
 
@@ -141,7 +141,7 @@ class TargetServer:
         """End sessions and forwards that are no longer allowed, each with a line that says why."""
         access, context = self._access, self._context
         access.set_identity(identity)
-        if not access.login or access.denied is not None:
+        if self._has_ended or not access.login or access.denied is not None:
             return
         try:
             options = self._ask_policy_again()
@@ -326,7 +326,7 @@ class TargetServer:
     def _disconnect(self, text: str, reason: int = DisconnectReason.BY_APPLICATION) -> None:
         self._transport.sendDisconnect(reason, text.encode("utf-8", "replace"))
 
-    def _closed(self) -> None:
+    def _closed(self, lost: ConnectionEnd) -> None:
         self._end()
         if self._disconnect_timer is not None and self._disconnect_timer.active():
             self._disconnect_timer.cancel()

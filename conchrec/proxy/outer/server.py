@@ -85,7 +85,7 @@ class OuterConnection:
         self._is_ending = False
         self._disconnect_timer: DelayedCall | None = None
         limits.add(user.source, self)
-        self.transport.when_lost().addCallback(self._lost)
+        self.transport.on_lost(self._lost)
 
     # --- LiveConnection
 
@@ -175,6 +175,7 @@ class OuterConnection:
         self._context.emit(events.SessionRejected(**self._user.who(), reason=reason, rule="channels"))
 
     def _lost(self, lost: ConnectionEnd) -> None:
+        self._is_ending = True
         self._limits.remove(self._user.source, self)
         self._context.registry.remove_connection(self)
         self._channels.targets.close()

@@ -185,7 +185,7 @@ class Upstream:
         transport = link.transport
         self._link.apply_brakes()
         self._lifecycle.enter(UpstreamState.VERIFYING)
-        transport.when_lost().addCallback(self._transport_lost)
+        transport.on_lost(self._transport_lost)
         transport.start(version)
         await dialer.within(
             transport.when_secure(),
