@@ -16,6 +16,7 @@ from functools import partial
 from types import FrameType
 from unittest.mock import patch
 
+from twisted.internet.protocol import Protocol
 from twisted.logger import capturedLogs
 
 from conchrec.proxy.inner.server import TargetServer
@@ -35,11 +36,13 @@ from conchrec.ssh.transport_base import SSHTransport
 from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.userauth_server import UserAuthServer
 from fuzz.channels import wire as w
-from fuzz.channels.memory import End, Line
+from fuzz.channels.ends import Login
+from fuzz.channels.memory import TARGET, End, Line
 from tests.golden import test_scenarios
 from tests.golden.codes import Codes
 from tests.golden.registry import SCENARIOS
-from tests.golden.scene import Scene
+from tests.golden.scene import FAILURE, Scene
+from tests.golden.second_factor import code, scene_with_codes
 from tests.golden.sessions import PTY
 
 #: The main objects of a connection. None of them outlives it.
@@ -129,6 +132,37 @@ def _limited_bandwidth(codes: Codes) -> Scene:
     return scene
 
 
+def _unanswered_question(codes: Codes) -> Scene:
+    """The user leaves when the inner login asks for a code."""
+    scene, secret = scene_with_codes(codes, "session")
+    scene.answers = [code(scene, secret)]
+    scene.begin()
+
+    def ask_only(login: Login, number: int, payload: bytes) -> None:
+        if number == FAILURE:
+            login.ask_questions()
+
+    scene.otherwise = ask_only
+    scene.enter(TARGET.host, TARGET.port)
+    scene.log_in()
+    return scene
+
+
+def _dropped_passthrough(codes: Codes) -> Scene:
+    """The proxy ends the connection of the user in the turn in which a target is connected."""
+    scene = Scene(codes, settings={"session_recording": "off"})
+
+    def connect() -> Protocol:
+        (connection,) = scene.proxy.context.registry.connections
+        scene.reactor.callLater(-1, connection.end_with_reason, "the proxy is being stopped")
+        return Protocol()
+
+    scene.target_protocol = connect
+    scene.come()
+    scene.another_target()
+    return scene
+
+
 def _self_reference(codes: Codes) -> Scene:
     """A connection that refers to itself: it must be found."""
     scene = SCENARIOS["exec_status"](codes)
@@ -175,6 +209,8 @@ MORE: dict[str, Callable[[Codes], Scene]] = {
     "user cut everywhere": partial(_cut_everywhere, _user),
     "target cut everywhere": partial(_cut_everywhere, _target),
     "limited bandwidth": _limited_bandwidth,
+    "unanswered question": _unanswered_question,
+    "dropped passthrough": _dropped_passthrough,
     "self reference": _self_reference,
 }
 

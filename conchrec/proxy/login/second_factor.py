@@ -14,7 +14,7 @@ from __future__ import annotations
 from conchrec.access.certificate_permits import SELF_SERVICE
 from conchrec.access.options import Mfa
 from conchrec.access.policy import active
-from conchrec.errors import AccessDenied
+from conchrec.errors import AccessDenied, without_traceback
 from conchrec.model import Identity
 from conchrec.proxy.authorization import REQUIRE_MFA as RULE
 from conchrec.proxy.context import ProxyContext
@@ -108,7 +108,7 @@ class _AskForCode:
                 check_unchanged(access.context, passwords, user)
                 break
             except AccessDenied as error:
-                access.context.emit(access.refused_login(error))
+                access.context.emit(access.refused_login(without_traceback(error)))
                 if not tries_left:
                     raise AccessDenied(
                         "wrong code. Connect again", error.detail, RULE, code=error.code

@@ -81,6 +81,10 @@ class Passthrough:
     def drop(self) -> None:
         """Close the connection to the target when all data was sent."""
         self._target.close()
+        if self._tunnel is None:
+            # It was not started, and has no end.
+            self._target.release()
+            self._release()
 
     def brake(self, on: bool) -> None:
         """Read nothing from the target while the outer connection's socket does not drain."""
