@@ -51,7 +51,9 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._connections: set[LiveConnection] = set()
+        #: The connections, each with its user, and those of each user.
+        self._connections: dict[LiveConnection, str] = {}
+        self._by_user: dict[str, dict[LiveConnection, None]] = {}
         self._sessions: Counter[str] = Counter()
         self._commands: Counter[str] = Counter()
         #: By user; an entry lasts as long as a channel of the user.
@@ -83,15 +85,22 @@ class Registry:
 
     def connections_of(self, user: str) -> tuple[LiveConnection, ...]:
         """The connections of one user."""
-        return tuple(live for live in self._connections if live.identity.user == user)
+        return tuple(self._by_user.get(user, ()))
 
     def add_connection(self, connection: LiveConnection) -> None:
         """Count a connection whose user has logged in."""
-        self._connections.add(connection)
+        user = connection.identity.user
+        self._connections[connection] = user
+        self._by_user.setdefault(user, {})[connection] = None
 
     def remove_connection(self, connection: LiveConnection) -> None:
         """Forget a connection that has ended. May be called again."""
-        self._connections.discard(connection)
+        user = self._connections.pop(connection, None)
+        if user is not None:
+            others = self._by_user[user]
+            del others[connection]
+            if not others:
+                del self._by_user[user]
 
     # --- sessions
 
