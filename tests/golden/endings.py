@@ -162,7 +162,7 @@ def start_unanswered(codes: Codes) -> Scene:
     return scene
 
 
-def _disk_fails(scene: Scene) -> None:
+def disk_fails(scene: Scene) -> None:
     """Output that does not fit the cast's file: the system calls for more than a megabyte fail."""
     _start_session(scene)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -179,7 +179,7 @@ def _disk_fails(scene: Scene) -> None:
 def recording_fails(codes: Codes) -> Scene:
     """The recording cannot be written any more, under ``record: strict``: the session ends."""
     scene = Scene(codes, options={"record": "strict"})
-    _disk_fails(scene)
+    disk_fails(scene)
     return scene
 
 
@@ -187,7 +187,7 @@ def recording_fails(codes: Codes) -> Scene:
 def recording_fails_best_effort(codes: Codes) -> Scene:
     """The same under ``record: best_effort``: the session goes on."""
     scene = Scene(codes, options={"record": "best_effort"})
-    _disk_fails(scene)
+    disk_fails(scene)
     return scene
 
 

@@ -242,7 +242,7 @@ class Relay:
         except RemoteViolation:
             raise
         except ConchrecError as error:
-            self._fail(without_traceback(error))
+            self._fail(error)
             return False
         except LocalViolation:
             _log.failure("internal error in a channel, which is closed")
@@ -251,4 +251,4 @@ class Relay:
         return True
 
     def _fail(self, error: ConchrecError) -> None:
-        self.abort(self._observer.failed(error))
+        self.abort(self._observer.failed(without_traceback(error)))

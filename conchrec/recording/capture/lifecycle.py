@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from conchrec.errors import RecordingError
+from conchrec.errors import RecordingError, without_traceback
 from conchrec.reasons import ReasonCode
 
 
@@ -88,3 +88,6 @@ class RecordingLifecycle:
         """The recording is closed, or failed with ``error`` while it was; an earlier failure stays."""
         self.enter(RecordingStep.SEALED)
         self._failure = self._failure or error
+        if self._failure is not None:
+            # Each step that was refused has raised it.
+            without_traceback(self._failure)
