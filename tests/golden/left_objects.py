@@ -36,13 +36,13 @@ from conchrec.ssh.transport_base import SSHTransport
 from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.userauth_server import UserAuthServer
 from fuzz.channels import wire as w
-from fuzz.channels.ends import Login
-from fuzz.channels.memory import TARGET, End, Line
+from fuzz.channels.memory import End, Line
 from tests.golden import test_scenarios
 from tests.golden.codes import Codes
+from tests.golden.endings import disk_fails
 from tests.golden.registry import SCENARIOS
-from tests.golden.scene import FAILURE, Scene
-from tests.golden.second_factor import code, scene_with_codes
+from tests.golden.scene import Scene
+from tests.golden.second_factor import code, scene_with_codes, wait_for_question
 from tests.golden.sessions import PTY
 
 #: The main objects of a connection. None of them outlives it.
@@ -137,14 +137,7 @@ def _unanswered_question(codes: Codes) -> Scene:
     scene, secret = scene_with_codes(codes, "session")
     scene.answers = [code(scene, secret)]
     scene.begin()
-
-    def ask_only(login: Login, number: int, payload: bytes) -> None:
-        if number == FAILURE:
-            login.ask_questions()
-
-    scene.otherwise = ask_only
-    scene.enter(TARGET.host, TARGET.port)
-    scene.log_in()
+    wait_for_question(scene)
     return scene
 
 
@@ -160,6 +153,13 @@ def _dropped_passthrough(codes: Codes) -> Scene:
     scene.target_protocol = connect
     scene.come()
     scene.another_target()
+    return scene
+
+
+def _failed_sync(codes: Codes) -> Scene:
+    """A recording that must be on disk before its messages are forwarded fails."""
+    scene = Scene(codes, settings={"session_recording": "proxy-sync"}, options={"record": "strict"})
+    disk_fails(scene)
     return scene
 
 
@@ -211,6 +211,7 @@ MORE: dict[str, Callable[[Codes], Scene]] = {
     "limited bandwidth": _limited_bandwidth,
     "unanswered question": _unanswered_question,
     "dropped passthrough": _dropped_passthrough,
+    "failed sync": _failed_sync,
     "self reference": _self_reference,
 }
 

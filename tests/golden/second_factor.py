@@ -7,10 +7,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from conchrec.access.passwords import code_at, new_secret, parse_secret, step_at
 from fuzz.channels import wire as w
+from fuzz.channels.ends import Login
 from fuzz.channels.memory import TARGET
 from tests.golden.codes import Codes
 from tests.golden.registry import scenario
-from tests.golden.scene import Scene
+from tests.golden.scene import FAILURE, Scene
 
 WRONG = b"000000"
 
@@ -29,6 +30,18 @@ def scene_with_codes(codes: Codes, mfa: str, *, shows: int = 80) -> tuple[Scene,
 def code(scene: Scene, secret: bytes, later: int = 0) -> bytes:
     """Return the code that the app shows now, or ``later`` steps of 30 s after now."""
     return code_at(secret, step_at(scene.now.timestamp()) + later).encode()
+
+
+def wait_for_question(scene: Scene) -> None:
+    """The next inner login goes on until it asks for a code, which the user does not give."""
+
+    def ask_only(login: Login, number: int, payload: bytes) -> None:
+        if number == FAILURE:
+            login.ask_questions()
+
+    scene.otherwise = ask_only
+    scene.enter(TARGET.host, TARGET.port)
+    scene.log_in()
 
 
 def _run_command(scene: Scene) -> None:

@@ -109,6 +109,9 @@ class _AskForCode:
                 break
             except AccessDenied as error:
                 access.context.emit(access.refused_login(without_traceback(error)))
+                if error.code is ReasonCode.QUESTIONS_ABANDONED:
+                    # Nobody will answer, and no code was wrong.
+                    raise AccessDenied(error.detail, rule=RULE, code=error.code) from error
                 if not tries_left:
                     raise AccessDenied(
                         "wrong code. Connect again", error.detail, RULE, code=error.code

@@ -10,7 +10,7 @@ from conchrec.reasons import ReasonCode
 from fuzz.channels import wire as w
 from tests.golden.codes import Codes
 from tests.golden.scene import Scene
-from tests.golden.second_factor import WRONG, code, scene_with_codes
+from tests.golden.second_factor import WRONG, code, scene_with_codes, wait_for_question
 
 
 @contextmanager
@@ -52,6 +52,20 @@ def test_wrong_code_is_refused_and_audited() -> None:
         scene.come()
         scene.settle(5)
         assert ReasonCode.SECOND_FACTOR_WRONG in refusals(scene.events())
+
+
+def test_audits_no_wrong_code_when_user_leaves() -> None:
+    with scene_with("session") as (scene, secret):
+        scene.answers = [code(scene, secret)]
+        scene.begin()
+        wait_for_question(scene)
+        scene.events()
+        scene.disconnect()
+        events = scene.events()
+        assert refusals(events) == [ReasonCode.QUESTIONS_ABANDONED]
+        (rejected,) = (event for event in events if event["event"] == "session.rejected")
+        assert rejected["reason_code"] == ReasonCode.QUESTIONS_ABANDONED
+        assert rejected["reason"] == "the login attempt was abandoned"
 
 
 def test_code_is_good_once() -> None:
