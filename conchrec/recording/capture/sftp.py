@@ -70,8 +70,8 @@ class SftpReader:
             elif self._unanswered and not self._has_version:
                 self._lose("the target did not answer")
             self._give_up("not closed", "no answer")
-        # They refer to this object.
-        del self._requests, self._answers
+        # These refer to this object. Nothing is read any more.
+        self._requests = self._answers = _ENDED
         return self._report.take()
 
     def _feed(self, packets: PacketStream, data: bytes) -> tuple[TransferFact, ...]:
@@ -328,3 +328,7 @@ def _status_code(cursor: Cursor) -> int:
 
 def _unknown_request_text(request: NamedRequest) -> str:
     return f"the target carried out an unknown request: {request.detail.split(' ')[0]}"
+
+
+#: In place of both streams of a reader that has ended.
+_ENDED = PacketStream(wire.WRITE, lambda _: _count_nowhere, lambda: None, lambda *_: None)
