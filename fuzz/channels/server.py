@@ -83,6 +83,8 @@ class ServerChannel:
     output: list[tuple[bool, bytes]] = field(default_factory=list)
     #: It sent something that no honest server sends.
     rude: bool = False
+    #: It sent a reply to nothing. The proxy takes it for that to a request which is under way.
+    has_lied: bool = False
     requests: list[w.Request] = field(default_factory=list)
     #: Its own requests that want a reply, and the replies that came.
     wanted: int = 0
@@ -178,6 +180,7 @@ class Server:
             # It would be the reply to something else, whatever the server thinks of it.
             return
         channel.rude = True
+        channel.has_lied |= number in (w.SUCCESS, w.FAILURE)
         self._say(channel, number, body)
 
     def adjust(self, index: int, size: int) -> None:
