@@ -12,7 +12,7 @@ from conchrec.service.garbage import collect_all, collect_new
 SECONDS = 10.0
 #: The shortest time between two returns, in seconds.
 PAUSE_SECONDS = 60.0
-#: At least this many connections, and at least half of those that were open, must have ended.
+#: At least this many connections, and at least half of those that were open, must have ended; or all.
 LEAST = 100
 #: The reactor forgets all cancelled timers when they are more than 50, and more than half of its timers.
 CANCELLED = 64
@@ -50,7 +50,7 @@ class FreedMemory:
         count, now = self._connections(), self._seconds()
         self._peak = max(self._peak, count)
         is_falling, self._last = self._last - count >= LEAST, count
-        has_fallen = self._peak - count >= max(LEAST, self._peak / 2)
+        has_fallen = count == 0 < self._peak or self._peak - count >= max(LEAST, self._peak / 2)
         if not has_fallen or is_falling or now < self._not_before:
             return
         self._release(count)

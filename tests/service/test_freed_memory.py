@@ -65,8 +65,13 @@ def test_waits_while_many_connections_end(office: Office) -> None:
 
 
 def test_ignores_few_connections(office: Office) -> None:
-    assert [office.check(count) for count in (LEAST - 1, 0, 0)] == [0, 0, 0]
-    assert [office.check(count) for count in (LEAST, 0, 0)] == [0, 0, 1]
+    assert [office.check(count) for count in (LEAST, 1, 1)] == [0, 0, 0]
+    assert [office.check(count) for count in (LEAST + 1, 1, 1)] == [0, 0, 1]
+
+
+def test_returns_memory_once_when_nobody_is_connected(office: Office) -> None:
+    """However few there were: garbage in old objects is collected only then."""
+    assert [office.check(count, PAUSE_SECONDS) for count in (0, 2, 0, 0, 1, 0)] == [0, 0, 1, 1, 1, 2]
 
 
 def test_pauses_between_returns(office: Office) -> None:
