@@ -12,7 +12,7 @@ from conchrec.ca.authority import CaKind
 from conchrec.clock import DelayedCall
 from conchrec.config.model import AgentProbe, UpstreamAuth
 from conchrec.coroutines import run_coroutine
-from conchrec.errors import ConchrecError, LoginRejected
+from conchrec.errors import ConchrecError, LoginRejected, without_traceback
 from conchrec.proxy.agents import ANSWER_SECONDS, AgentSource
 from conchrec.proxy.dial.dialer import Link
 from conchrec.proxy.target_access import TargetAccess
@@ -173,6 +173,7 @@ class LoginKeys:
             await within(bound, ANSWER_SECONDS, _agent_is_silent)
             identities = await within(client.identities(), ANSWER_SECONDS, _agent_is_silent)
         except AgentError as error:
+            without_traceback(error)
             self._offers.agent_failed(source.path, error.public)
             if source.announced and error.code is ReasonCode.AGENT_TIMEOUT:
                 self._offers.has_silent_agent = True
