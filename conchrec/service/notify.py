@@ -95,7 +95,7 @@ def _address(name: str) -> str | None:
 
 
 def _watchdog_seconds(microseconds: str, pid: str) -> float | None:
-    """The time of the watchdog; None if there is none, or if it is meant for another process."""
+    """The time of the watchdog; None without one, or if it is meant for another process."""
     if not microseconds.isdecimal() or int(microseconds) == 0 or pid not in ("", str(os.getpid())):
         return None
     return int(microseconds) / 1e6

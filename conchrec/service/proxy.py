@@ -312,12 +312,13 @@ class Proxy(MultiService):
         return self._reload.request().addCallback(lambda _: self._notifier.reload_ends())
 
     def _status(self) -> str:
-        """One line for ``systemctl status``."""
+        """One line for ``systemctl status``, which every user of the machine may read: no text of the
+        configuration is in it."""
         live = self.context.registry.connections
         sessions = sum(connection.session_count for connection in live)
         status = f"{count_of(len(live), 'connection')}, {count_of(sessions, 'session')}"
-        if self._reload.problem:
-            status += f"; THE LAST RELOAD WAS REFUSED: {self._reload.problem}"
+        if self._reload.is_refused:
+            status += "; THE LAST RELOAD WAS REFUSED: see the log"
         return status
 
     def _reloaded(self) -> None:

@@ -39,8 +39,8 @@ class Reloader:
         #: The requests that wait for the next reload, and whether one is running.
         self._requests: list[Deferred[None]] = []
         self._busy = False
-        #: Why the last reload was refused; empty where it was not.
-        self.problem = ""
+        #: Whether the last reload was refused.
+        self.is_refused = False
 
     def request(self) -> Deferred[None]:
         """Reload the file; an invalid one changes nothing. Fires at the end, and never fails."""
@@ -70,7 +70,7 @@ class Reloader:
         if not isinstance(error, ConfigErrors):
             return failure
         lines = tuple(error.lines())
-        self.problem = lines[0]
+        self.is_refused = True
         for line in lines:
             _log.error("{line}", line=line)
         _log.error("reload failed; the running configuration stays in effect")
@@ -78,7 +78,7 @@ class Reloader:
         return None
 
     def _loaded(self, config: Config) -> None:
-        self.problem = ""
+        self.is_refused = False
         context, before = self._context, self._context.settings.config
         names = changed(before, config)
         waiting = tuple(name for name in names if waits(name))
