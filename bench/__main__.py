@@ -14,10 +14,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import react
+from twisted.internet.defer import CancelledError
 
 from bench import (
     bulk,
@@ -38,6 +36,7 @@ from bench.benchmark import FULL, QUICK, Benchmark, Effort, Run
 from bench.figures import Outcome, missed_at_gate
 from bench.legs import negotiated
 from conchrec.yaml_cursor import parse_size
+from tests.support.program import run_program
 from tests.support.stage import Stage
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -227,34 +226,7 @@ def main(words: Sequence[str]) -> int:
         for benchmark in BENCHMARKS:
             print(f"{benchmark.name:<13}{benchmark.about}{' (--full)' if benchmark.only_named else ''}")
         return 0
-    code = 1
-
-    def start(reactor: Any) -> Deferred[None]:
-        running = Deferred.fromCoroutine(measured())
-        reactor.addSystemEventTrigger("before", "shutdown", interrupted, running)
-        return running
-
-    async def measured() -> None:
-        nonlocal code
-        try:
-            code = await run(args, words)
-        except CancelledError:
-            print("interrupted", file=sys.stderr)
-        finally:
-            over.callback(None)
-
-    def interrupted(running: Deferred[None]) -> Deferred[None]:
-        """End the programs that were started before the reactor stops (^C)."""
-        running.cancel()
-        return over
-
-    over: Deferred[None] = Deferred()
-
-    try:
-        react(start)
-    except SystemExit as end:
-        return int(end.code or 0) or code
-    return code
+    return run_program(lambda: run(args, words))
 
 
 if __name__ == "__main__":

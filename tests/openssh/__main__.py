@@ -21,10 +21,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import react
 
 from conchrec.ssh.algorithms import COMPATIBLE
 from tests.support.client import AccessMethod, Person
@@ -32,6 +28,7 @@ from tests.support.house import House, build
 from tests.support.keys import Key
 from tests.support.ports import free_port
 from tests.support.process import environment, run
+from tests.support.program import run_program
 from tests.support.proxy import Settings, merged
 from tests.support.stage import Stage
 
@@ -284,35 +281,12 @@ def main(words: Sequence[str]) -> int:
     if not args.tests:
         tests = OUTER_TESTS if args.outer else TESTS
         args.tests = [test for test in tests if (args.source / "regress" / f"{test}.sh").exists()]
-    code = 1
 
-    over: Deferred[None] = Deferred()
+    async def run_all() -> int:
+        with tempfile.TemporaryDirectory(prefix="conchrec-openssh-") as directory:
+            return await run_tests(args, Path(directory))
 
-    def start(reactor: Any) -> Deferred[None]:
-        running = Deferred.fromCoroutine(run_all())
-        reactor.addSystemEventTrigger("before", "shutdown", interrupt, running)
-        return running
-
-    async def run_all() -> None:
-        nonlocal code
-        try:
-            with tempfile.TemporaryDirectory(prefix="conchrec-openssh-") as directory:
-                code = await run_tests(args, Path(directory))
-        except CancelledError:
-            print("interrupted", file=sys.stderr)
-        finally:
-            over.callback(None)
-
-    def interrupt(running: Deferred[None]) -> Deferred[None]:
-        """End the programs that were started before the reactor stops (^C)."""
-        running.cancel()
-        return over
-
-    try:
-        react(start)
-    except SystemExit as end:
-        return int(end.code or 0) or code
-    return code
+    return run_program(run_all)
 
 
 if __name__ == "__main__":
