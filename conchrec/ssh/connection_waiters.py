@@ -73,7 +73,7 @@ class ConnectionWaiters:
         for callback in lost:
             try:
                 callback(end)
-            except Exception:
+            except Exception:  # the others must hear of the end, too
                 _log.failure("unexpected error while a connection ended")
 
 
